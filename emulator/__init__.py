@@ -1,0 +1,1 @@
+"""Nitro, KMS and instance metadata for a machine without AWS. Never part of an enclave image."""

@@ -1,0 +1,1 @@
+"""What the enclave and the parent instance must agree on: addresses, messages, envelope, policy."""

@@ -1,0 +1,158 @@
+"""Where a program listens or connects: AF_VSOCK in production, unix or TCP sockets elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from foobar_shared.errors import AddressError
+
+_UNIX_PATH_MAX: Final = 107  # sockaddr_un.sun_path less its closing zero byte (linux/un.h)
+_U32_MAX: Final = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class VsockAddress:
+    """A CID and port of AF_VSOCK, each an unsigned 32-bit number (linux/vm_sockets.h)."""
+
+    cid: int
+    port: int
+
+    def __str__(self) -> str:
+        return f"vsock:{self.cid}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """The path of a unix stream socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A host name or IP address, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+Address: TypeAlias = VsockAddress | UnixAddress | TcpAddress
+
+ANY_CID: Final = _U32_MAX  # VMADDR_CID_ANY
+ENCLAVE: Final = VsockAddress(cid=16, port=1000)
+RELAY: Final = VsockAddress(cid=3, port=1001)  # the parent is always CID 3 to its enclaves
+
+
+def parse_address(text: str) -> Address:
+    """The address in `vsock:CID:PORT`, `unix:PATH` or `HOST:PORT` (IPv6: `[HOST]:PORT`).
+
+    Raises:
+        AddressError: none of the three forms, or a number out of range.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "unix":
+        return _unix(rest)
+    if kind == "vsock":
+        return _vsock(rest)
+    return _tcp(text)
+
+
+def connect(address: Address, *, seconds: float) -> socket.socket:
+    """A stream socket connected to `address` within `seconds`.
+
+    Raises:
+        OSError: what the system says (`TimeoutError`, `ConnectionRefusedError`, ...).
+    """
+    if isinstance(address, TcpAddress):
+        return socket.create_connection((address.host, address.port), timeout=seconds)
+    connection = _stream_socket(address)
+    try:
+        connection.settimeout(seconds)
+        connection.connect(_sockaddr(address))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def listen(address: Address, *, backlog: int = 128) -> socket.socket:
+    """A stream socket that is bound to `address` and listens.
+
+    A unix socket's file that no program listens on any more is replaced.
+
+    Raises:
+        OSError: what the system says (`PermissionError` for a vsock or TCP port below 1024
+            without privilege, `EADDRINUSE` where another program listens, ...).
+    """
+    if isinstance(address, TcpAddress):
+        return socket.create_server((address.host, address.port), backlog=backlog)
+    if isinstance(address, UnixAddress):
+        _remove_stale(address)
+    listener = _stream_socket(address)
+    try:
+        listener.bind(_sockaddr(address))
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _stream_socket(address: VsockAddress | UnixAddress) -> socket.socket:
+    if isinstance(address, UnixAddress):
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    return socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+
+
+def _sockaddr(address: VsockAddress | UnixAddress) -> str | tuple[int, int]:
+    if isinstance(address, UnixAddress):
+        return address.path
+    return (address.cid, address.port)
+
+
+def _remove_stale(address: UnixAddress) -> None:
+    try:
+        connect(address, seconds=1).close()
+    except ConnectionRefusedError:
+        with contextlib.suppress(FileNotFoundError):
+            Path(address.path).unlink()
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def _unix(path: str) -> UnixAddress:
+    if not path or "\0" in path or len(os.fsencode(path)) > _UNIX_PATH_MAX:
+        raise AddressError(
+            f"unix:PATH needs a path of 1 to {_UNIX_PATH_MAX} bytes, not {len(path)}"
+        )
+    return UnixAddress(path)
+
+
+def _vsock(rest: str) -> VsockAddress:
+    if not re.fullmatch(r"[0-9]{1,10}:[0-9]{1,10}", rest, re.ASCII):
+        raise AddressError("a vsock address looks like vsock:16:1000 (CID and port)")
+    cid, port = (int(number) for number in rest.split(":"))
+    if cid > _U32_MAX or port > _U32_MAX:
+        raise AddressError("a vsock CID or port is at most 4294967295")
+    return VsockAddress(cid, port)
+
+
+def _tcp(text: str) -> TcpAddress:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text, re.ASCII)
+    if match is None or int(match[3]) > 65535:
+        raise AddressError("an address is vsock:CID:PORT, unix:PATH or HOST:PORT")
+    return TcpAddress(match[1] or match[2], int(match[3]))

@@ -1,0 +1,182 @@
+"""The ciphertext message: ephemeral ECDH on P-256, HKDF-SHA-256, AES-256-GCM.
+
+The names, the key schedule and the encoding are the original's, so that either CLI's messages
+are read by either enclave.
+
+    ephemeral key ──┐
+                    ├─ ECDH ─ HKDF ─ content encryption key (CEK) ─ AES-256-GCM ─ ciphertext
+    attested key  ──┘
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
+
+from foobar_shared.encoding import from_base64, parse_json_object, to_base64, to_json
+from foobar_shared.errors import EnvelopeError, MessageError
+from foobar_shared.messages import MAX_CIPHERTEXT
+
+GCM_NONCE_BYTES: Final = 12  # NIST SP 800-38D section 8.2
+GCM_TAG_BYTES: Final = 16
+CEK_BYTES: Final = 32
+SHARED_SECRET_BYTES: Final = 32  # the x coordinate of a P-256 point (SEC 1 section 3.3.1)
+MAX_PLAINTEXT: Final = MAX_CIPHERTEXT - GCM_TAG_BYTES
+"""Longest plaintext in bytes whose ciphertext still fits a decrypt request."""
+
+_SALT: Final = b"foobar-service-salt"
+# The longest ciphertext in base64, in JSON beside an ephemeral key and a nonce, in base64url.
+_MAX_MESSAGE: Final = (MAX_CIPHERTEXT * 4 // 3 + 512) * 4 // 3
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A parsed ciphertext message.
+
+    `ephemeral_key` is DER SubjectPublicKeyInfo on P-256, `nonce` 12 bytes, `ciphertext` ends in
+    the 16-byte tag.
+    """
+
+    ephemeral_key: bytes
+    nonce: bytes
+    ciphertext: bytes = field(repr=False)
+
+
+def encrypt(plaintext: bytes, public_key_der: bytes) -> str:
+    """The ciphertext message that only the holder of the private key can read.
+
+    Args:
+        plaintext: any bytes, at most `MAX_PLAINTEXT`.
+        public_key_der: DER SubjectPublicKeyInfo of the attested P-256 key.
+
+    Returns:
+        base64url without padding of `{"e","n","c"}`.
+
+    Raises:
+        EnvelopeError: the plaintext is too long, or the key is not a P-256 public key.
+    """
+    if len(plaintext) > MAX_PLAINTEXT:
+        raise EnvelopeError(
+            f"the plaintext has {len(plaintext)} bytes; at most {MAX_PLAINTEXT} fit a request"
+        )
+    recipient = load_p256_public_key(public_key_der)
+    ephemeral = ec.generate_private_key(ec.SECP256R1())
+    cek = _content_encryption_key(ephemeral.exchange(ec.ECDH(), recipient))
+    nonce = os.urandom(GCM_NONCE_BYTES)
+    ephemeral_der = ephemeral.public_key().public_bytes(
+        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    )
+    return encode_message(
+        Message(ephemeral_der, nonce, AESGCM(cek).encrypt(nonce, plaintext, None))
+    )
+
+
+def decrypt(nonce: bytes, ciphertext: bytes, shared_secret: bytes) -> bytes:
+    """The plaintext of a message, given the 32-byte ECDH shared secret.
+
+    Raises:
+        EnvelopeError: it does not decrypt; one text for every cause.
+    """
+    if (
+        len(nonce) != GCM_NONCE_BYTES
+        or len(ciphertext) < GCM_TAG_BYTES
+        or len(shared_secret) != SHARED_SECRET_BYTES
+    ):
+        raise EnvelopeError("the message does not decrypt")
+    try:
+        return AESGCM(_content_encryption_key(shared_secret)).decrypt(nonce, ciphertext, None)
+    except InvalidTag:
+        raise EnvelopeError("the message does not decrypt") from None
+
+
+def encode_message(message: Message) -> str:
+    """base64url without padding (RFC 4648 section 5) of the message's JSON."""
+    text = to_json(
+        {
+            "e": to_base64(message.ephemeral_key),
+            "n": to_base64(message.nonce),
+            "c": to_base64(message.ciphertext),
+        }
+    )
+    return base64.urlsafe_b64encode(text).rstrip(b"=").decode("ascii")
+
+
+def parse_message(text: str) -> Message:
+    """The ciphertext message that `encrypt` or the original's CLI has written.
+
+    Raises:
+        EnvelopeError: too long, not base64url, not the three fields, a nonce of another length
+            than 12 bytes, no room for a tag, or an ephemeral key that is not on P-256.
+    """
+    if len(text) > _MAX_MESSAGE:
+        raise EnvelopeError(f"the ciphertext message is longer than {_MAX_MESSAGE} characters")
+    try:
+        fields = parse_json_object(_from_base64url(text))
+        message = Message(*(_field(fields, name) for name in ("e", "n", "c")))
+    except MessageError as error:
+        raise EnvelopeError(f"not a ciphertext message: {error}") from None
+    if len(message.nonce) != GCM_NONCE_BYTES:
+        raise EnvelopeError(f"not a ciphertext message: n is not {GCM_NONCE_BYTES} bytes")
+    if not GCM_TAG_BYTES <= len(message.ciphertext) <= MAX_CIPHERTEXT:
+        raise EnvelopeError(f"not a ciphertext message: c has {len(message.ciphertext)} bytes")
+    load_p256_public_key(message.ephemeral_key)
+    return message
+
+
+def load_p256_public_key(der: bytes) -> ec.EllipticCurvePublicKey:
+    """The P-256 public key whose canonical DER SubjectPublicKeyInfo (RFC 5480) is `der`.
+
+    Raises:
+        EnvelopeError: not such a key, on another curve, or not in this one encoding.
+    """
+    try:
+        key = load_der_public_key(der)
+    except Exception as error:  # the library does not bound what it raises
+        raise EnvelopeError("not a DER public key") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise EnvelopeError("not a P-256 public key")
+    if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != der:
+        raise EnvelopeError("not the canonical encoding of a P-256 public key")
+    return key
+
+
+def _content_encryption_key(shared_secret: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=CEK_BYTES, salt=_SALT, info=b"").derive(shared_secret)
+
+
+def _from_base64url(text: str) -> bytes:
+    if not _BASE64URL.fullmatch(text):
+        raise MessageError("not base64url without padding")
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error as error:
+        raise MessageError("not base64url without padding") from error
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii") != text:
+        raise MessageError("not canonical base64url")
+    return data
+
+
+def _field(fields: dict[str, object], name: str) -> bytes:
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise MessageError(f"{name} is missing")
+    try:
+        return from_base64(value)
+    except MessageError as error:
+        raise MessageError(f"{name} is {error}") from None

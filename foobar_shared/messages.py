@@ -1,0 +1,258 @@
+"""The requests and responses between parent instance and enclave, one line of JSON each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+from foobar_shared.encoding import from_base64, parse_json_object, to_base64, to_json
+from foobar_shared.errors import MessageError
+from foobar_shared.framing import MAX_LINE
+
+NONCE_BYTES: Final = 32
+"""Length of a request's nonce or challenge, which comes back in the attestation document."""
+
+MAX_ENVELOPED_DATA: Final = 6144
+"""Longest `CiphertextForRecipient` in bytes (AWS KMS API, DeriveSharedSecret)."""
+
+_MAX_TEXT: Final = 8192  # a session token has no published limit; seen up to about 1,500
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Temporary IAM credentials of the instance role, in the field names of the SDK for Go."""
+
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateKeyRequest:
+    """Asks the enclave to create a KMS key locked to its own PCR0.
+
+    `nonce` is 32 bytes, or None for the original's CLI, which sends none.
+    """
+
+    region: str
+    account_id: str
+    role: str
+    credentials: Credentials
+    nonce: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetAttestationRequest:
+    """Asks for a fresh attestation document that carries the enclave's RSA public key."""
+
+    nonce: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecryptRequest:
+    """Hands over what the enclave needs to decrypt a message and count its letters.
+
+    `shared_secret` is KMS's `CiphertextForRecipient` (CMS EnvelopedData, BER), `nonce` the 12
+    bytes of AES-GCM, `ciphertext` ends in the 16-byte tag, `challenge` is 32 bytes or None.
+    """
+
+    shared_secret: bytes = field(repr=False)
+    nonce: bytes
+    ciphertext: bytes = field(repr=False)
+    challenge: bytes | None = None
+
+
+Request: TypeAlias = CreateKeyRequest | GetAttestationRequest | DecryptRequest
+RequestName: TypeAlias = Literal["createKey", "getAttestation", "decrypt"]
+
+_NAMES: Final[dict[type[Request], RequestName]] = {
+    CreateKeyRequest: "createKey",
+    GetAttestationRequest: "getAttestation",
+    DecryptRequest: "decrypt",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AttestationResponse:
+    """An enclave's answer: the name of the request it answers and a raw attestation document."""
+
+    name: RequestName
+    attestation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """An enclave's refusal. The text comes from outside: clean it before it reaches a terminal."""
+
+    text: str
+
+
+Response: TypeAlias = AttestationResponse | ErrorResponse
+
+
+def name_of(request: Request) -> RequestName:
+    """The field that holds `request` on the wire."""
+    return _NAMES[type(request)]
+
+
+def encode_request(request: Request) -> bytes:
+    """`request` as a line, without its line feed. Optional fields that are None are left out."""
+    return to_json({name_of(request): _request_fields(request)})
+
+
+def parse_request(line: bytes) -> Request:
+    """The request in `line`, which has no line feed.
+
+    A field that is null counts as absent, as the original's CLI writes requests that are not set.
+
+    Raises:
+        MessageError: anything else than exactly one well-formed request; the text says what.
+    """
+    message = parse_json_object(line)
+    given = [name for name in _NAMES.values() if message.get(name) is not None]
+    if len(given) != 1:
+        raise MessageError(
+            "exactly one of createKey, getAttestation and decrypt must be set, "
+            + (f"not {' and '.join(given)}" if given else "none is")
+        )
+    fields = _Fields(given[0], message[given[0]])
+    if given[0] == "createKey":
+        return _parse_create_key(fields)
+    if given[0] == "getAttestation":
+        return GetAttestationRequest(nonce=fields.optional_nonce("nonce"))
+    return DecryptRequest(
+        shared_secret=fields.data("sharedSecret"),
+        nonce=fields.data("nonce"),
+        ciphertext=fields.data("ciphertext"),
+        challenge=fields.optional_nonce("challenge"),
+    )
+
+
+def encode_response(response: Response) -> bytes:
+    """`response` as a line, without its line feed."""
+    if isinstance(response, ErrorResponse):
+        return to_json({"error": response.text})
+    return to_json({response.name: {"attestation": to_base64(response.attestation)}})
+
+
+def parse_response(line: bytes) -> Response:
+    """The response in `line`, which has no line feed.
+
+    Raises:
+        MessageError: anything else than exactly one well-formed response.
+    """
+    message = parse_json_object(line)
+    given = [name for name in (*_NAMES.values(), "error") if message.get(name) is not None]
+    if len(given) != 1:
+        raise MessageError("a response holds exactly one attestation or error")
+    error = message.get("error")
+    if error is not None:
+        if not isinstance(error, str):
+            raise MessageError("error: not text")
+        return ErrorResponse(error)
+    name = next(name for name in _NAMES.values() if name == given[0])
+    return AttestationResponse(name, _Fields(name, message[name]).data("attestation"))
+
+
+def _request_fields(request: Request) -> dict[str, object]:
+    fields: dict[str, object]
+    if isinstance(request, CreateKeyRequest):
+        fields = {
+            "region": request.region,
+            "accountId": request.account_id,
+            "awsIamRole": request.role,
+            "credentials": {
+                "AccessKeyId": request.credentials.access_key_id,
+                "SecretAccessKey": request.credentials.secret_access_key,
+                "Token": request.credentials.token,
+            },
+            "nonce": request.nonce,
+        }
+    elif isinstance(request, GetAttestationRequest):
+        fields = {"nonce": request.nonce}
+    else:
+        fields = {
+            "sharedSecret": request.shared_secret,
+            "nonce": request.nonce,
+            "ciphertext": request.ciphertext,
+            "challenge": request.challenge,
+        }
+    return {
+        name: to_base64(value) if isinstance(value, bytes) else value
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
+def _parse_create_key(fields: _Fields) -> CreateKeyRequest:
+    credentials = fields.nested("credentials")
+    return CreateKeyRequest(
+        region=fields.text("region"),
+        account_id=fields.text("accountId"),
+        role=fields.text("awsIamRole"),
+        credentials=Credentials(
+            access_key_id=credentials.text("AccessKeyId"),
+            secret_access_key=credentials.text("SecretAccessKey"),
+            token=credentials.text("Token"),
+        ),
+        nonce=fields.optional_nonce("nonce"),
+    )
+
+
+class _Fields:
+    """The fields of one JSON object, taken by type; errors name the field, never its content."""
+
+    def __init__(self, path: str, value: object) -> None:
+        if not isinstance(value, dict):
+            raise MessageError(f"{path}: not a JSON object")
+        self._path = path
+        self._values = value
+
+    def nested(self, name: str) -> _Fields:
+        """The object in field `name`."""
+        return _Fields(f"{self._path}.{name}", self._required(name))
+
+    def text(self, name: str) -> str:
+        """The printable ASCII text in field `name`."""
+        value = self._required(name)
+        if not isinstance(value, str):
+            raise MessageError(f"{self._path}.{name}: not text")
+        if not 0 < len(value) <= _MAX_TEXT or not value.isascii() or not value.isprintable():
+            raise MessageError(f"{self._path}.{name}: not 1 to {_MAX_TEXT} printable characters")
+        return value
+
+    def data(self, name: str) -> bytes:
+        """The bytes whose base64 is in field `name`."""
+        value = self._required(name)
+        if not isinstance(value, str):
+            raise MessageError(f"{self._path}.{name}: not base64 text")
+        try:
+            return from_base64(value)
+        except MessageError as error:
+            raise MessageError(f"{self._path}.{name}: {error}") from None
+
+    def optional_nonce(self, name: str) -> bytes | None:
+        """The 32 bytes in field `name`, or None where it is absent, null or empty."""
+        if self._values.get(name) in (None, ""):
+            return None
+        nonce = self.data(name)
+        if len(nonce) != NONCE_BYTES:
+            raise MessageError(f"{self._path}.{name}: not {NONCE_BYTES} bytes")
+        return nonce
+
+    def _required(self, name: str) -> object:
+        value = self._values.get(name)
+        if value is None:
+            raise MessageError(f"{self._path}.{name}: missing")
+        return value
+
+
+_EMPTY_DECRYPT: Final = DecryptRequest(
+    shared_secret=bytes(MAX_ENVELOPED_DATA),
+    nonce=bytes(12),
+    ciphertext=b"",
+    challenge=bytes(NONCE_BYTES),
+)
+
+MAX_CIPHERTEXT: Final = (MAX_LINE - 1 - len(encode_request(_EMPTY_DECRYPT))) // 4 * 3
+"""Longest ciphertext in bytes that fits a decrypt request beside the largest enveloped data."""
