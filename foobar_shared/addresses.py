@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
 import socket
@@ -124,14 +122,13 @@ def _sockaddr(address: VsockAddress | UnixAddress) -> str | tuple[int, int]:
 
 
 def _remove_stale(address: UnixAddress) -> None:
+    path = Path(address.path)
+    if not path.is_socket():
+        return
     try:
         connect(address, seconds=1).close()
     except ConnectionRefusedError:
-        with contextlib.suppress(FileNotFoundError):
-            Path(address.path).unlink()
-    except OSError as error:
-        if error.errno != errno.ENOENT:
-            raise
+        path.unlink(missing_ok=True)
 
 
 def _unix(path: str) -> UnixAddress:

@@ -1,0 +1,117 @@
+"""user_data: what the enclave attests, separated by purpose."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foobar_shared.claims import (
+    KeyClaims,
+    ResultClaims,
+    parse_key_claims,
+    parse_result_claims,
+)
+from foobar_shared.errors import MessageError
+
+KEY = KeyClaims("id", "arn:aws:kms:us-east-1:1:key/id", b"der", "us-east-1", bytes(32))
+RESULT = ResultClaims(bytes(32), 4)
+
+
+def changed(claims: KeyClaims | ResultClaims, **fields: object) -> bytes:
+    values = json.loads(claims.encode()) | fields
+    return json.dumps({k: v for k, v in values.items() if v is not None}).encode()
+
+
+def test_the_originals_fields_come_first_under_their_names() -> None:
+    assert list(json.loads(KEY.encode())) == [
+        *("keyId", "pubKey", "Region"),
+        *("type", "keyArn", "policySha256"),
+    ]
+    assert RESULT.encode().startswith(b'{"request":"AAAA')
+    assert RESULT.encode().endswith(b'"count":4,"type":"foobar/decrypt/1"}')
+
+
+@given(st.binary(min_size=1, max_size=200), st.binary(min_size=32, max_size=32))
+def test_key_claims_round_trip(public_key: bytes, policy_sha256: bytes) -> None:
+    claims = KeyClaims("id", "arn", public_key, "us-east-1", policy_sha256)
+    assert parse_key_claims(claims.encode()) == claims
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 2**32 - 1))
+def test_result_claims_round_trip(request_sha256: bytes, count: int) -> None:
+    claims = ResultClaims(request_sha256, count)
+    assert parse_result_claims(claims.encode()) == claims
+
+
+@given(st.binary())
+def test_parsers_raise_nothing_but_message_errors(data: bytes) -> None:
+    for parse in (parse_key_claims, parse_result_claims):
+        with pytest.raises(MessageError):
+            parse(data)
+
+
+@pytest.mark.parametrize("name", ["region", "Region", "REGION"])
+def test_region_is_read_without_regard_to_case(name: str) -> None:
+    assert (
+        parse_key_claims(changed(KEY, **({"Region": None} | {name: "eu-west-1"}))).region
+        == "eu-west-1"
+    )
+
+
+def test_two_spellings_of_region_are_refused() -> None:
+    with pytest.raises(MessageError, match="given twice"):
+        parse_key_claims(changed(KEY, region="eu-west-1"))
+
+
+def test_one_purpose_does_not_pass_for_another() -> None:
+    with pytest.raises(MessageError, match="foobar/create-key/1"):
+        parse_key_claims(RESULT.encode())
+    with pytest.raises(MessageError, match="foobar/decrypt/1"):
+        parse_result_claims(KEY.encode())
+    with pytest.raises(MessageError, match="foobar/decrypt/1"):
+        parse_result_claims(changed(RESULT, type="foobar/decrypt/2"))
+
+
+@pytest.mark.parametrize("user_data", [None, b""])
+def test_no_user_data(user_data: bytes | None) -> None:
+    with pytest.raises(MessageError, match="no user_data"):
+        parse_key_claims(user_data)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"keyId": None},
+        {"keyArn": None},
+        {"keyArn": "a\x1b[31m"},
+        {"pubKey": "?"},
+        {"pubKey": None},
+        {"Region": None},
+        {"Region": 1},
+        {"policySha256": None},
+        {"policySha256": "AAAA"},
+        {"type": None},
+    ],
+)
+def test_bad_key_claims(fields: dict[str, object]) -> None:
+    with pytest.raises(MessageError):
+        parse_key_claims(changed(KEY, **fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"count": None},
+        {"count": True},
+        {"count": -1},
+        {"count": 4.0},
+        {"count": 2**32},
+        {"count": "4"},
+        {"request": None},
+        {"request": "AAAA"},
+    ],
+)
+def test_bad_result_claims(fields: dict[str, object]) -> None:
+    with pytest.raises(MessageError):
+        parse_result_claims(changed(RESULT, **fields))
