@@ -1,0 +1,54 @@
+#!/bin/sh
+# Shows the whole job on a machine without AWS: the real programs, with Nitro, KMS and instance
+# metadata played by the emulator. Sets up all that it needs; leaves nothing running.
+set -eu
+cd "$(dirname "$0")"
+
+python=$(scripts/pythons | head -n 1 | cut -d ' ' -f 2)
+if [ -z "$python" ]; then
+    echo "demo.sh: needs Python 3.11, 3.12 or 3.13 (Debian and Ubuntu: apt-get install python3)" >&2
+    exit 1
+fi
+scripts/venv .venvs/demo requirements/demo.txt "$python"
+PATH=$PWD/.venvs/demo/bin:$PATH
+
+work=$(mktemp -d)
+emulator=
+finish() {
+    [ -z "$emulator" ] || { kill "$emulator" && wait "$emulator"; } 2>/dev/null || true
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+run() {
+    echo "\$ $*"
+    "$@"
+}
+
+echo "Starting the emulated Nitro enclave, KMS and instance metadata ..."
+python -m emulator up --directory "$work/emulator" >"$work/emulator.log" 2>&1 &
+emulator=$!
+until python -m emulator env --directory "$work/emulator" >"$work/env" 2>/dev/null; do
+    if ! kill -0 "$emulator" 2>/dev/null; then
+        cat "$work/emulator.log" >&2
+        exit 1
+    fi
+    sleep 0.2
+done
+. "$work/env"
+cd "$work"
+
+echo
+echo "1. The enclave asks KMS for a key that only this very enclave image can use."
+run foobar-instance create-key
+echo
+echo "2. Whoever trusts that image encrypts to the attested key. No network, no AWS account."
+message="attack at dawn"
+echo "\$ CIPHERTEXT=\$(foobar-instance encrypt --plaintext \"$message\")"
+CIPHERTEXT=$(foobar-instance encrypt --plaintext "$message")
+echo
+echo "3. The enclave decrypts it and attests how many letters 'a' it holds, and nothing else."
+echo "\$ foobar-instance decrypt --ciphertext \$CIPHERTEXT"
+foobar-instance decrypt --ciphertext "$CIPHERTEXT"
