@@ -37,6 +37,7 @@ until python -m emulator env --directory "$work/emulator" >"$work/env" 2>/dev/nu
     fi
     sleep 0.2
 done
+# shellcheck source=/dev/null
 . "$work/env"
 cd "$work"
 
