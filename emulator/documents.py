@@ -1,0 +1,125 @@
+"""Attestation documents in the form in which AWS issues them today, and in other forms for tests.
+
+COSE_Sign1 (RFC 9052 section 4.2) with ES384: an untagged array of protected header, empty
+unprotected header, payload and a signature of 48 + 48 bytes. The payload is a map of indefinite
+length with all nine keys; unset optional fields are null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+import cbor2
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA384
+
+from emulator.pki import NitroChain
+
+ES384_PROTECTED: Final = bytes.fromhex("a1013822")
+"""The protected header of every genuine document: {1: -35} (RFC 9053 table 1)."""
+
+_COORDINATE_BYTES: Final = 48
+_MAP_START: Final = b"\xbf"  # map of indefinite length (RFC 8949 section 3.2.2)
+_BREAK: Final = b"\xff"
+
+
+def attestation_document(
+    chain: NitroChain,
+    *,
+    module_id: str,
+    pcrs: Mapping[int, bytes],
+    timestamp: datetime,
+    user_data: bytes | None = None,
+    nonce: bytes | None = None,
+    public_key: bytes | None = None,
+) -> bytes:
+    """A signed document as the Nitro Secure Module returns it.
+
+    Args:
+        chain: the enclave's key and certificates.
+        module_id: the module's id, as in the leaf certificate's subject.
+        pcrs: 48 bytes each.
+        timestamp: aware; written in milliseconds.
+        user_data: at most 1,024 bytes, as are `nonce` and `public_key`.
+        nonce: None is written as null, and is not the same as empty.
+        public_key: opaque bytes.
+    """
+    fields = document_fields(
+        chain,
+        module_id=module_id,
+        pcrs=pcrs,
+        timestamp=timestamp,
+        user_data=user_data,
+        nonce=nonce,
+        public_key=public_key,
+    )
+    return sign_document(fields, chain.key)
+
+
+def document_fields(
+    chain: NitroChain,
+    *,
+    module_id: str,
+    pcrs: Mapping[int, bytes],
+    timestamp: datetime,
+    user_data: bytes | None = None,
+    nonce: bytes | None = None,
+    public_key: bytes | None = None,
+) -> dict[str, object]:
+    """The nine fields of a payload, in the order in which genuine documents have them."""
+    return {
+        "module_id": module_id,
+        "digest": "SHA384",
+        "timestamp": int(timestamp.timestamp() * 1000),
+        "pcrs": dict(sorted(pcrs.items())),
+        "certificate": chain.certificate,
+        "cabundle": list(chain.cabundle),
+        "public_key": public_key,
+        "user_data": user_data,
+        "nonce": nonce,
+    }
+
+
+def encode_payload(fields: Mapping[str, object], *, indefinite: bool = True) -> bytes:
+    """The payload's CBOR: a map of indefinite length, or definite as until 2025."""
+    if not indefinite:
+        return cbor2.dumps(dict(fields))
+    pairs = (cbor2.dumps(name) + cbor2.dumps(value) for name, value in fields.items())
+    return _MAP_START + b"".join(pairs) + _BREAK
+
+
+def sign_document(
+    payload: Mapping[str, object] | bytes,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    protected: bytes = ES384_PROTECTED,
+    unprotected: object = None,
+    tag: int | None = None,
+) -> bytes:
+    """A COSE_Sign1 message over a payload.
+
+    Args:
+        payload: fields, or CBOR of any form.
+        key: a P-384 key.
+        protected: the serialized protected header.
+        unprotected: the unprotected header; empty unless given.
+        tag: a CBOR tag in front, such as 18; none unless given.
+    """
+    body = payload if isinstance(payload, bytes) else encode_payload(payload)
+    message: object = [
+        protected,
+        {} if unprotected is None else unprotected,
+        body,
+        cose_signature(key, protected, body),
+    ]
+    return cbor2.dumps(message if tag is None else cbor2.CBORTag(tag, message))
+
+
+def cose_signature(key: ec.EllipticCurvePrivateKey, protected: bytes, payload: bytes) -> bytes:
+    """ES384 over the Sig_structure (RFC 9052 section 4.4): r and s, 48 bytes each, big-endian."""
+    to_be_signed = cbor2.dumps(["Signature1", protected, b"", payload])
+    r, s = decode_dss_signature(key.sign(to_be_signed, ec.ECDSA(SHA384())))
+    return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
