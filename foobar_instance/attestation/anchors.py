@@ -1,0 +1,43 @@
+"""The trust anchors that AWS publishes, packaged with the fingerprints they are checked against."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+from importlib.resources import files
+from typing import Final, Literal, TypeAlias
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+Partition: TypeAlias = Literal["aws", "aws-us-gov"]
+
+# SHA-256 of the DER, from AWS's "Verifying the root of trust" for each partition.
+_ROOTS: Final[dict[Partition, tuple[str, str]]] = {
+    "aws": (
+        "aws_nitro_enclaves_root_g1.pem",
+        "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b",
+    ),
+    "aws-us-gov": (
+        "aws_us_gov_nitro_enclaves_root.pem",
+        "20bcd30a3e168ea03789e1c45912bc123c4de3c977b8a6e1c125c7929d668b3b",
+    ),
+}
+
+
+@functools.cache
+def packaged_root(partition: Partition = "aws") -> x509.Certificate:
+    """The AWS Nitro Enclaves root certificate of a partition.
+
+    Raises:
+        RuntimeError: the packaged file is not the certificate that AWS publishes: the
+            installation has been tampered with or is damaged.
+    """
+    name, fingerprint = _ROOTS[partition]
+    pem = files(__package__).joinpath("roots", name).read_bytes()
+    root = x509.load_pem_x509_certificate(pem)
+    found = hashlib.sha256(root.public_bytes(Encoding.DER)).hexdigest()
+    if not hmac.compare_digest(found, fingerprint):
+        raise RuntimeError(f"the packaged root certificate {name} is not the published one")
+    return root

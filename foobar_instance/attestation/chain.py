@@ -1,0 +1,202 @@
+"""Certificate path validation up to the trusted root, remembered while it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
+
+from foobar_instance.attestation.document import Attestation
+from foobar_instance.attestation.rules import (
+    CABUNDLE,
+    CERTIFICATE,
+    CHAIN_ORDER,
+    CHAIN_PATH,
+    CHAIN_VALIDITY,
+    LEAF_SUBJECT,
+    MAX_CABUNDLE,
+    SIGNATURE_KEY,
+    Rule,
+)
+
+_REMEMBERED: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedChain:
+    """A chain that leads to the root, and when it does.
+
+    `key` is the leaf's P-384 key; both times are inclusive and the narrowest of all certificates.
+    """
+
+    key: ec.EllipticCurvePublicKey
+    not_before: datetime
+    not_after: datetime
+
+    def valid_at(self, moment: datetime) -> bool:
+        """Whether every certificate is within its validity period at `moment`."""
+        return self.not_before <= moment <= self.not_after
+
+
+class ChainVerifier:
+    """Validates the chains of documents under one root; thread-safe.
+
+    A chain that was valid once is valid at every moment within the validity of all of its
+    certificates: nothing else that path validation looks at depends on time, and revocation is not
+    checked, as AWS's process demands. It is remembered by the hash of all its bytes.
+    """
+
+    def __init__(self, root: x509.Certificate) -> None:
+        self._root = root
+        self._root_der = root.public_bytes(Encoding.DER)
+        self._store = Store([root])
+        self._chains: OrderedDict[bytes, TrustedChain] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def verify(self, attestation: Attestation, moment: datetime) -> TrustedChain:
+        """The chain of `attestation`, valid at `moment`.
+
+        Raises:
+            MalformedAttestation: a certificate does not parse.
+            UntrustedCertificate: a rule on the chain is broken.
+            InvalidSignature: the leaf's key is not on P-384.
+        """
+        identity = _identity(attestation)
+        chain = self._remembered(identity)
+        if chain is None or not chain.valid_at(moment):
+            chain = self._validate(attestation, moment)
+            self._remember(identity, chain)
+        return chain
+
+    def _remembered(self, identity: bytes) -> TrustedChain | None:
+        with self._lock:
+            chain = self._chains.get(identity)
+            if chain is not None:
+                self._chains.move_to_end(identity)
+            return chain
+
+    def _remember(self, identity: bytes, chain: TrustedChain) -> None:
+        with self._lock:
+            self._chains[identity] = chain
+            if len(self._chains) > _REMEMBERED:
+                self._chains.popitem(last=False)
+
+    def _validate(self, attestation: Attestation, moment: datetime) -> TrustedChain:
+        leaf = _load(attestation.certificate, CERTIFICATE)
+        bundle = [_load(der, CABUNDLE) for der in attestation.cabundle]
+        if attestation.cabundle[0] != self._root_der:
+            raise CHAIN_ORDER.broken("its first certificate is not the trusted root")
+        _check_subject(leaf, attestation.module_id)
+        chain = _trusted_chain(leaf, bundle)
+        if not chain.valid_at(moment):
+            raise CHAIN_VALIDITY.broken(
+                f"these are valid together from {chain.not_before:%Y-%m-%d %H:%M:%S} to "
+                f"{chain.not_after:%Y-%m-%d %H:%M:%S} UTC, not at {moment:%Y-%m-%d %H:%M:%S}"
+            )
+        self._check_path(leaf, bundle, moment)
+        return chain
+
+    def _check_path(
+        self, leaf: x509.Certificate, bundle: list[x509.Certificate], moment: datetime
+    ) -> None:
+        verifier = (
+            PolicyBuilder()
+            .store(self._store)
+            .time(moment.astimezone(UTC).replace(tzinfo=None))
+            .max_chain_depth(MAX_CABUNDLE)
+            .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
+            .build_client_verifier()
+        )
+        try:
+            path = verifier.verify(leaf, bundle[1:]).chain
+        except VerificationError as error:
+            raise CHAIN_PATH.broken(f"they do not ({error})") from error
+        if path != [leaf, *reversed(bundle)]:
+            raise CHAIN_ORDER.broken("its certificates are in another order, or some are not used")
+
+
+def _require_cert_sign(_: Policy, __: x509.Certificate, usage: x509.ExtensionType | None) -> None:
+    if not isinstance(usage, x509.KeyUsage) or not usage.key_cert_sign:
+        raise ValueError("a CA's key usage lacks keyCertSign")
+
+
+def _require_signing(_: Policy, __: x509.Certificate, usage: x509.ExtensionType | None) -> None:
+    if not isinstance(usage, x509.KeyUsage) or not usage.digital_signature:
+        raise ValueError("the leaf's key usage lacks digitalSignature")
+
+
+def _require_no_ca(_: Policy, __: x509.Certificate, constraints: x509.ExtensionType | None) -> None:
+    if not isinstance(constraints, x509.BasicConstraints) or constraints.ca:
+        raise ValueError("the leaf is a CA")
+
+
+# The library's defaults demand key identifiers and alternative names, which AWS's certificates
+# lack. Names, signatures, CA flag and path lengths it always checks.
+_CA_POLICY: Final = (
+    ExtensionPolicy.permit_all()
+    .require_present(x509.BasicConstraints, Criticality.CRITICAL, None)
+    .require_present(x509.KeyUsage, Criticality.CRITICAL, _require_cert_sign)
+)
+_LEAF_POLICY: Final = (
+    ExtensionPolicy.permit_all()
+    .require_present(x509.BasicConstraints, Criticality.CRITICAL, _require_no_ca)
+    .require_present(x509.KeyUsage, Criticality.AGNOSTIC, _require_signing)
+)
+
+
+def _identity(attestation: Attestation) -> bytes:
+    """SHA-256 over what path validation looks at, each part preceded by its length."""
+    digest = hashlib.sha256()
+    parts = (attestation.module_id.encode(), attestation.certificate, *attestation.cabundle)
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+def _load(der: bytes, rule: Rule) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError as error:
+        raise rule.broken("one does not parse") from error
+
+
+def _trusted_chain(leaf: x509.Certificate, bundle: list[x509.Certificate]) -> TrustedChain:
+    try:
+        key = leaf.public_key()
+    except ValueError as error:
+        raise SIGNATURE_KEY.broken("it holds no key that can be read") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise SIGNATURE_KEY.broken("it holds another")
+    certificates = [leaf, *bundle]
+    return TrustedChain(
+        key=key,
+        not_before=max(certificate.not_valid_before_utc for certificate in certificates),
+        not_after=min(certificate.not_valid_after_utc for certificate in certificates),
+    )
+
+
+def _check_subject(leaf: x509.Certificate, module_id: str) -> None:
+    """Genuine leaves are named `<module id>.<region>.aws`."""
+    try:
+        names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError as error:
+        raise CERTIFICATE.broken("its subject does not parse") from error
+    if len(names) != 1 or not str(names[0].value).startswith(f"{module_id}."):
+        raise LEAF_SUBJECT.broken("its subject names another")

@@ -1,0 +1,125 @@
+"""COSE_Sign1: strict structure before anything is trusted, and the ES384 signature check.
+
+pycose is the COSE layer: it holds headers, payload and signature, and builds the Sig_structure. The
+array is decoded here, because pycose's own decoder takes no untagged message, no list that cbor2 6
+returns, and no bounds. The signature itself is checked by `cryptography`, in `verify_es384`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Final, cast
+
+import cbor2
+from cryptography.exceptions import InvalidSignature as BadSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA384
+from pycose.messages.sign1message import Sign1Message
+
+from foobar_instance.attestation.rules import (
+    CBOR,
+    COSE_ALGORITHM,
+    COSE_ARRAY,
+    COSE_PAYLOAD,
+    COSE_SIGNATURE,
+    COSE_TAG,
+    COSE_UNPROTECTED,
+    MAX_DEPTH,
+    MAX_DOCUMENT,
+    MAX_PAYLOAD,
+    SIGNATURE_BYTES,
+    SIZE,
+    Rule,
+)
+
+_TAG: Final = 18  # RFC 9052 section 2
+_ES384_PROTECTED: Final = bytes.fromhex("a1013822")  # {1: -35}, RFC 9053 table 1
+_HALF: Final = SIGNATURE_BYTES // 2
+
+
+class SignedMessage(Sign1Message):
+    """A COSE_Sign1 message that gives out the bytes its signature is over."""
+
+    def to_be_signed(self) -> bytes:
+        """The Sig_structure of RFC 9052 section 4.4 with empty external data, as CBOR."""
+        return cast(bytes, self._create_sig_structure())
+
+    def payload_bytes(self) -> bytes:
+        """The payload, a serialized CBOR map."""
+        return cast(bytes, self.payload)
+
+    def signature_bytes(self) -> bytes:
+        """R and s, 48 bytes each, big-endian."""
+        return cast(bytes, self.signature)
+
+
+def decode_cbor(data: bytes, rule: Rule) -> object:
+    """The one CBOR item in `data`: no key twice, bounded depth, nothing after it.
+
+    Raises:
+        AttestationError: of `rule`.
+    """
+    stream = BytesIO(data)
+    try:
+        value: object = cbor2.CBORDecoder(
+            stream, max_depth=MAX_DEPTH, allow_duplicate_keys=False
+        ).decode()
+    except Exception as error:  # cbor2 lets a hostile item's own errors through
+        raise rule.broken(f"it does not decode ({type(error).__name__})") from error
+    if stream.read(1):
+        raise rule.broken("bytes follow it")
+    return value
+
+
+def decode_message(document: bytes) -> SignedMessage:
+    """The COSE_Sign1 message of a document whose parts have the demanded form.
+
+    Raises:
+        MalformedAttestation: a rule of sections 3.1 or 3.2 of AWS's process is broken.
+    """
+    if not 0 < len(document) <= MAX_DOCUMENT:
+        raise SIZE.broken(f"it has {len(document)}")
+    item = decode_cbor(document, CBOR)
+    if isinstance(item, cbor2.CBORTag):
+        if item.tag != _TAG:
+            raise COSE_TAG.broken(f"it has tag {item.tag}")
+        item = item.value
+    if not isinstance(item, list | tuple) or len(item) != 4:
+        raise COSE_ARRAY.broken(f"it is {_kind(item)}")
+    protected, unprotected, payload, signature = item
+    if protected != _ES384_PROTECTED:
+        raise COSE_ALGORITHM.broken(f"it is {_kind(protected)}")
+    if not isinstance(unprotected, Mapping) or unprotected:
+        raise COSE_UNPROTECTED.broken(f"it is {_kind(unprotected)}")
+    if not isinstance(payload, bytes) or not 0 < len(payload) <= MAX_PAYLOAD:
+        raise COSE_PAYLOAD.broken(f"it is {_kind(payload)}")
+    if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
+        raise COSE_SIGNATURE.broken(f"it is {_kind(signature)}")
+    return cast(
+        SignedMessage, SignedMessage.from_cose_obj([protected, {}, payload, signature], True)
+    )
+
+
+def verify_es384(key: ec.EllipticCurvePublicKey, to_be_signed: bytes, signature: bytes) -> bool:
+    """Whether `signature` (r and s, 48 bytes each) is the P-384 `key`'s over `to_be_signed`.
+
+    Both of (r, s) and (r, n - s) are valid signatures, and genuine documents have either: a
+    document's own hash identifies nothing.
+    """
+    r, s = (int.from_bytes(half, "big") for half in (signature[:_HALF], signature[_HALF:]))
+    try:
+        key.verify(encode_dss_signature(r, s), to_be_signed, ec.ECDSA(SHA384()))
+    except (BadSignature, ValueError):
+        return False
+    return True
+
+
+def _kind(value: object) -> str:
+    """What a hostile value is, without its content."""
+    if isinstance(value, bytes):
+        return f"a byte string of {len(value)} bytes"
+    if isinstance(value, list | tuple | Mapping):
+        return f"a {'map' if isinstance(value, Mapping) else 'list'} of {len(value)}"
+    return "null" if value is None else f"of type {type(value).__name__}"

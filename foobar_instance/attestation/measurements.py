@@ -1,0 +1,110 @@
+"""The measurements that a verifier expects, and their comparison with a document's."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from foobar_instance.attestation.document import Attestation
+from foobar_instance.attestation.errors import MeasurementsError
+from foobar_instance.attestation.rules import MAX_PCRS, MEASUREMENTS, PCR_BYTES
+
+_MAX_FILE: Final = 64 * 1024
+_HEX: Final = re.compile(rf"[0-9a-fA-F]{{{2 * PCR_BYTES}}}", re.ASCII)
+_PCR_NAME: Final = re.compile(r"PCR([0-9]{1,2})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Expected PCRs: index to 48 bytes. All of them must match, and there is at least one."""
+
+    pcrs: Mapping[int, bytes]
+
+    def __post_init__(self) -> None:
+        if not self.pcrs:
+            raise MeasurementsError("no PCR to expect: name at least PCR0")
+        for index, value in self.pcrs.items():
+            if type(index) is not int or not 0 <= index < MAX_PCRS:
+                raise MeasurementsError(f"PCR{index}: there are only PCR0 to PCR{MAX_PCRS - 1}")
+            if len(value) != PCR_BYTES:
+                raise MeasurementsError(f"PCR{index}: not {PCR_BYTES} bytes")
+        object.__setattr__(self, "pcrs", MappingProxyType(dict(sorted(self.pcrs.items()))))
+
+    @classmethod
+    def from_mapping(cls, pcrs: Mapping[int, str]) -> Measurements:
+        """From index to 96 hexadecimal digits, in either case.
+
+        Raises:
+            MeasurementsError: empty, an unknown index, or not 96 hexadecimal digits.
+        """
+        return cls({index: _from_hex(f"PCR{index}", value) for index, value in pcrs.items()})
+
+    @classmethod
+    def from_nitro_cli_json(cls, path: str | os.PathLike[str]) -> Measurements:
+        """From the JSON that `nitro-cli build-enclave` prints, in a file.
+
+        Raises:
+            MeasurementsError: the file can't be read, is not such JSON, or names no PCR0.
+        """
+        fields = _measurements_field(Path(path))
+        names = {name: _PCR_NAME.fullmatch(name) for name in fields}
+        pcrs = {int(match[1]): fields[name] for name, match in names.items() if match}
+        if 0 not in pcrs:
+            raise MeasurementsError(f"{path}: no PCR0 in it")
+        return cls({index: _from_hex(f"{path}: PCR{index}", pcrs[index]) for index in pcrs})
+
+    def check(self, attestation: Attestation) -> None:
+        """Compare every expected PCR, in constant time.
+
+        Raises:
+            MeasurementMismatch: names each PCR that differs or that the document lacks.
+        """
+        wrong = [
+            f"PCR{index} is {_found(attestation.pcrs.get(index))}, not {expected.hex()}"
+            for index, expected in self.pcrs.items()
+            if not hmac.compare_digest(attestation.pcrs.get(index, b""), expected)
+        ]
+        if wrong:
+            raise MEASUREMENTS.broken("; ".join(wrong))
+
+
+def _measurements_field(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        raise MeasurementsError(f"{path}: {error.strerror}") from error
+    if len(text) > _MAX_FILE:
+        raise MeasurementsError(f"{path}: longer than {_MAX_FILE} bytes")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise MeasurementsError(f"{path}: not JSON with each key once") from error
+    fields = value.get("Measurements") if isinstance(value, dict) else None
+    if not isinstance(fields, dict):
+        raise MeasurementsError(f"{path}: not what nitro-cli build-enclave prints")
+    return fields
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key is given twice")
+    return value
+
+
+def _from_hex(what: str, value: object) -> bytes:
+    if not isinstance(value, str) or not _HEX.fullmatch(value):
+        raise MeasurementsError(f"{what}: not {2 * PCR_BYTES} hexadecimal digits")
+    return bytes.fromhex(value)
+
+
+def _found(value: bytes | None) -> str:
+    return "missing" if value is None else value.hex()

@@ -1,0 +1,114 @@
+"""The validation process: each document through every rule, in one order."""
+
+from __future__ import annotations
+
+import hmac
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+
+from foobar_instance.attestation.anchors import packaged_root
+from foobar_instance.attestation.chain import ChainVerifier
+from foobar_instance.attestation.cose import verify_es384
+from foobar_instance.attestation.document import Attestation, parse_message
+from foobar_instance.attestation.measurements import Measurements
+from foobar_instance.attestation.rules import AGE, DEBUG, NONCE, SIGNATURE
+
+CLOCK_SKEW: Final = timedelta(minutes=1)
+"""How far the verifier's clock may be behind Nitro's."""
+
+
+class Verifier:
+    """Verifies attestation documents under one root; keep it for many. Thread-safe.
+
+    Certificate chains that have been validated are remembered, so that further documents of the
+    same enclave cost their signature alone.
+    """
+
+    def __init__(self, root: x509.Certificate | None = None) -> None:
+        """A verifier under `root`, or under the packaged AWS root of the `aws` partition."""
+        self._chains = ChainVerifier(packaged_root() if root is None else root)
+
+    def verify(
+        self,
+        document: bytes,
+        *,
+        at: datetime | None = None,
+        measurements: Measurements | None = None,
+        nonce: bytes | None = None,
+        max_age: timedelta | None = None,
+        allow_debug: bool = False,
+    ) -> Attestation:
+        """The content of a document that passes every check.
+
+        Args:
+            document: raw COSE_Sign1 bytes.
+            at: aware; when the certificates must be valid. None is the document's own signed time,
+                as a saved document must be judged: leaf certificates live three hours.
+            measurements: the expected PCRs; None accepts every enclave.
+            nonce: what the document must carry; None accepts any.
+            max_age: refuses documents signed longer ago than this before `at`, or after it.
+            allow_debug: accept a debug-mode enclave, whose PCR0 proves nothing.
+
+        Raises:
+            AttestationError: the rule that is broken, by subclass and by name.
+            ValueError: `max_age` without `at`, or an `at` without time zone.
+        """
+        if max_age is not None and at is None:
+            raise ValueError("max_age needs the time to judge by: pass at")
+        if at is not None and at.tzinfo is None:
+            raise ValueError("at needs a time zone")
+        # 1. Form: COSE structure and payload, within bounds (AWS 3.1, 3.2.1, 3.2.2).
+        message, attestation = parse_message(document)
+        # 2. Chain: from the leaf to the trusted root, at the time that counts (AWS 3.2.3, 3.2.4).
+        chain = self._chains.verify(attestation, attestation.timestamp if at is None else at)
+        # 3. Signature: the leaf's, over the payload as it was received (AWS 3.2).
+        if not verify_es384(chain.key, message.to_be_signed(), message.signature_bytes()):
+            raise SIGNATURE.broken("it is not")
+        # 4. Mode and measurements: the enclave that the verifier trusts.
+        if attestation.is_debug and not allow_debug:
+            raise DEBUG.broken("its PCR0 is all zero: its code is not measured")
+        if measurements is not None:
+            measurements.check(attestation)
+        # 5. Freshness: the answer to this very question.
+        if nonce is not None:
+            _check_nonce(attestation, nonce)
+        if max_age is not None and at is not None:
+            _check_age(attestation, at, max_age)
+        return attestation
+
+
+def verify_attestation(
+    document: bytes,
+    *,
+    root: x509.Certificate | None = None,
+    at: datetime | None = None,
+    measurements: Measurements | None = None,
+    nonce: bytes | None = None,
+    max_age: timedelta | None = None,
+    allow_debug: bool = False,
+) -> Attestation:
+    """`Verifier(root).verify(document, ...)`, for a single document."""
+    return Verifier(root).verify(
+        document,
+        at=at,
+        measurements=measurements,
+        nonce=nonce,
+        max_age=max_age,
+        allow_debug=allow_debug,
+    )
+
+
+def _check_nonce(attestation: Attestation, nonce: bytes) -> None:
+    if attestation.nonce is None or not hmac.compare_digest(attestation.nonce, nonce):
+        raise NONCE.broken("it carries another or none: it answers some other request")
+
+
+def _check_age(attestation: Attestation, at: datetime, max_age: timedelta) -> None:
+    age = at - attestation.timestamp
+    if not -CLOCK_SKEW <= age <= max_age:
+        raise AGE.broken(
+            f"its time is {attestation.timestamp:%Y-%m-%d %H:%M:%S} UTC and the clock here says "
+            f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        )
