@@ -1,0 +1,70 @@
+"""Feeds the kernel's entropy pool from the Nitro Secure Module, before any key is made.
+
+An enclave boots with next to no entropy of its own, and its parent could know what little there is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from foobar_enclave.errors import EntropyError
+from foobar_enclave.nsm import NsmDevice
+
+RNDADDENTROPY: Final = 0x40085203  # linux/random.h _IOW('R', 0x03, int [2])
+SEED_BYTES: Final = 256  # eight times what the kernel's generator needs (drivers/char/random.c)
+
+_MAX_REQUESTS: Final = 64
+_logger = logging.getLogger(__name__)
+
+
+def feed_kernel_pool(
+    nsm: NsmDevice,
+    *,
+    device: str = "/dev/random",
+    ioctl: Callable[[int, int, bytes], object] = fcntl.ioctl,
+) -> None:
+    """Mix 256 bytes of the module's randomness into the kernel's pool.
+
+    They are credited as entropy where this process may do so (CAP_SYS_ADMIN), and mixed in without
+    credit by a plain write elsewhere.
+
+    Raises:
+        NsmError: the module gives no randomness.
+        EntropyError: it gives too little, or the pool takes none.
+    """
+    seed = _seed(nsm)
+    try:
+        descriptor = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            credited = _add(descriptor, seed, ioctl)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise EntropyError(f"the kernel's entropy pool takes no seed: {reason}") from None
+    _logger.info("event=entropy bytes=%d credited=%s", len(seed), credited)
+
+
+def _seed(nsm: NsmDevice) -> bytes:
+    seed = b""
+    for _ in range(_MAX_REQUESTS):
+        seed += nsm.random()
+        if len(seed) >= SEED_BYTES:
+            return seed[:SEED_BYTES]
+    raise EntropyError(f"the Nitro Secure Module gave {len(seed)} random bytes of {SEED_BYTES}")
+
+
+def _add(descriptor: int, seed: bytes, ioctl: Callable[[int, int, bytes], object]) -> bool:
+    """Whether the seed was credited. `struct rand_pool_info`: bits, bytes, the bytes themselves."""
+    try:
+        ioctl(descriptor, RNDADDENTROPY, struct.pack("=ii", len(seed) * 8, len(seed)) + seed)
+    except OSError:
+        if os.write(descriptor, seed) != len(seed):
+            raise EntropyError("the kernel's entropy pool takes a part of the seed only") from None
+        return False
+    return True

@@ -1,0 +1,125 @@
+"""HTTPS to KMS over a socket that somebody else has connected."""
+
+from __future__ import annotations
+
+import io
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import urlsplit
+
+import urllib3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from urllib3.connection import HTTPSConnection
+from urllib3.exceptions import HTTPError
+
+from foobar_enclave.errors import KmsAnswerError, KmsError, KmsUnreachableError
+from foobar_enclave.text import one_line
+
+if TYPE_CHECKING:
+    from botocore.compat import HTTPHeaders
+
+_MAX_RESPONSE: Final = 1024 * 1024  # the largest response of KMS has a few kilobytes
+_HANDSHAKE_SECONDS: Final = 10.0
+_READ_SECONDS: Final = 30.0
+
+
+class KmsTransport:
+    """Sends the SDK's prepared requests to one endpoint, each once."""
+
+    def __init__(
+        self, endpoint: str, *, connect: Callable[[], socket.socket], tls: ssl.SSLContext
+    ) -> None:
+        """Connects at the first request.
+
+        Args:
+            endpoint: `https://` and a host name, which the certificate must be for.
+            connect: a stream socket connected to the relay; raises OSError.
+            tls: verifies certificate and host name.
+        """
+        self._url = f"{endpoint}/"
+        self._pool = _pool_class(connect)(
+            urlsplit(endpoint).hostname or "",
+            443,
+            timeout=urllib3.Timeout(connect=_HANDSHAKE_SECONDS, read=_READ_SECONDS),
+            maxsize=1,
+            ssl_context=tls,
+        )
+
+    def send(self, request: AWSPreparedRequest, *, event_name: str, **_: object) -> AWSResponse:
+        """KMS's response; a handler of the SDK's event `before-send.kms.OPERATION`.
+
+        Raises:
+            KmsError: the request is for another URL than the endpoint's.
+            KmsUnreachableError: no connection, no valid certificate, or no whole response.
+        """
+        operation = event_name.rpartition(".")[2]
+        if request.url != self._url:
+            raise KmsError(f"the SDK asks another URL than {self._url}")
+        try:
+            response = self._pool.urlopen(
+                request.method or "",
+                "/",
+                body=cast("bytes", request.body),
+                headers=dict(request.headers.items()),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            with response:
+                content = response.read(_MAX_RESPONSE + 1)
+        except HTTPError as error:
+            raise KmsUnreachableError(operation, _reason(error), sent=True) from None
+        except _NotConnectedError as error:
+            raise KmsUnreachableError(operation, str(error), sent=False) from None
+        if len(content) > _MAX_RESPONSE:
+            raise KmsAnswerError(
+                f"KMS's answer to {operation} is longer than {_MAX_RESPONSE} bytes"
+            )
+        headers = cast("HTTPHeaders", response.headers)  # any mapping will do
+        return AWSResponse(request.url, response.status, headers, _Body(content))
+
+
+class _NotConnectedError(Exception):
+    """There is no TLS session, so nothing was sent."""
+
+
+class _Body(io.BytesIO):
+    """A response's content in the form in which the SDK reads it."""
+
+    def stream(self) -> Iterator[bytes]:
+        yield self.read()
+
+
+def _pool_class(connect: Callable[[], socket.socket]) -> type[urllib3.HTTPSConnectionPool]:
+    class Connection(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            connection = connect()
+            connection.settimeout(_HANDSHAKE_SECONDS)
+            return connection
+
+        def connect(self) -> None:
+            try:
+                super().connect()
+            except (OSError, HTTPError) as error:
+                raise _NotConnectedError(_reason(error)) from None
+
+    class Pool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Connection
+
+    return Pool
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in words that depend on nothing secret."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return one_line(f"KMS's certificate is not valid: {error.verify_message}")
+    if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):
+        return "the connection over the relay timed out"
+    if isinstance(error, ssl.SSLError):
+        return one_line(f"TLS fails: {error.reason or type(error).__name__}")
+    if isinstance(error, OSError) and error.strerror:
+        return one_line(f"the connection over the relay fails: {error.strerror}")
+    return "the connection over the relay was cut"

@@ -1,0 +1,139 @@
+"""Answers requests: one line in, one line out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from foobar_enclave.cms import decrypt_enveloped_data
+from foobar_enclave.create_key import create_key
+from foobar_enclave.errors import DecryptionError, EnclaveError
+from foobar_enclave.kms import KmsConnector
+from foobar_enclave.nsm import NsmDevice
+from foobar_shared import envelope
+from foobar_shared.claims import ResultClaims
+from foobar_shared.envelope import SHARED_SECRET_BYTES
+from foobar_shared.errors import EnvelopeError, LineTooLongError, SharedError
+from foobar_shared.framing import MAX_LINE
+from foobar_shared.messages import (
+    AttestationResponse,
+    CreateKeyRequest,
+    DecryptRequest,
+    ErrorResponse,
+    GetAttestationRequest,
+    Request,
+    Response,
+    encode_response,
+    name_of,
+    parse_request,
+)
+
+_COUNTED: Final = b"a"
+_logger = logging.getLogger(__name__)
+
+
+class EnclaveService:
+    """The three requests of the wire contract. Safe to use from several threads.
+
+    Only the answer to getAttestation carries `public_key`: it is the one document that KMS is to
+    take as a recipient. The other two are statements for people, which KMS has no use for.
+    """
+
+    def __init__(
+        self,
+        *,
+        nsm: NsmDevice,
+        kms: KmsConnector,
+        key: RSAPrivateKey,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """A service.
+
+        Args:
+            nsm: attests every answer.
+            kms: makes the sessions with KMS that createKey needs.
+            key: RSA-2048, this enclave's own.
+            clock: seconds, for durations in the log.
+        """
+        self._nsm = nsm
+        self._kms = kms
+        self._key = key
+        self._public_key = key.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        self._clock = clock
+
+    def handle(self, line: bytes) -> bytes:
+        """The response line to a request line, for any bytes whatever.
+
+        Args:
+            line: with or without its line feed; the request's hash is over what comes before it.
+
+        Returns:
+            JSON closed by a line feed, at most 64 KiB.
+        """
+        started = self._clock()
+        line = line.removesuffix(b"\n")
+        name, outcome = "none", "ok"
+        response: Response
+        try:
+            request = _parse(line)
+            name = name_of(request)
+            response = AttestationResponse(name_of(request), self._attestation(request, line))
+        except (EnclaveError, SharedError) as error:
+            outcome = type(error).__name__
+            response = ErrorResponse(str(error))
+        except Exception as error:  # noqa: BLE001 - a defect must not end the enclave or speak
+            outcome = f"defect:{type(error).__name__}"
+            response = ErrorResponse("the enclave failed at this request; its console says where")
+        answer = encode_response(response) + b"\n"
+        _logger.info(
+            "event=request type=%s outcome=%s bytes_in=%d bytes_out=%d seconds=%.3f",
+            *(name, outcome, len(line), len(answer), self._clock() - started),
+        )
+        return answer
+
+    def _attestation(self, request: Request, line: bytes) -> bytes:
+        if isinstance(request, CreateKeyRequest):
+            return create_key(request, nsm=self._nsm, kms=self._kms)
+        if isinstance(request, GetAttestationRequest):
+            return self._nsm.attest(nonce=request.nonce, public_key=self._public_key)
+        claims = ResultClaims(
+            request_sha256=hashlib.sha256(line).digest(),
+            count=self._plaintext(request).count(_COUNTED),
+        )
+        return self._nsm.attest(user_data=claims.encode(), nonce=request.challenge)
+
+    def _plaintext(self, request: DecryptRequest) -> bytes:
+        """The message's plaintext.
+
+        Where KMS's answer does not open, the work goes on with a random secret: an answer that
+        came sooner would tell the parent which of the two layers has failed.
+        """
+        secret, opened = os.urandom(SHARED_SECRET_BYTES), False
+        try:
+            content = decrypt_enveloped_data(request.shared_secret, self._key)
+        except DecryptionError:
+            content = b""
+        if len(content) == SHARED_SECRET_BYTES:
+            secret, opened = content, True
+        try:
+            plaintext = envelope.decrypt(request.nonce, request.ciphertext, secret)
+        except EnvelopeError:
+            opened, plaintext = False, b""
+        if not opened:
+            raise DecryptionError
+        return plaintext
+
+
+def _parse(line: bytes) -> Request:
+    if len(line) >= MAX_LINE:
+        raise LineTooLongError(f"line longer than {MAX_LINE} bytes")
+    return parse_request(line)
