@@ -190,7 +190,8 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _allows(statement: Statement, request: Request) -> bool:
-    if not statement.understood or not _covers(statement, request):
+    # A statement with NotPrincipal and the like names or covers nothing, and so allows nothing.
+    if not _covers(statement, request):
         return False
     if not all(condition.holds(request.context) for condition in statement.conditions):
         return False

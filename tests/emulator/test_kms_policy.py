@@ -206,7 +206,7 @@ def test_what_is_not_understood_only_takes_away(name: str) -> None:
         "[]",
         "{}",
         '{"Statement":[]}',
-        '{"Version":"2020-01-01","Statement":[{}]}',
+        json.dumps({"Version": "2020-01-01", "Statement": [statement()]}),
         '{"Statement":[1]}',
         json.dumps({"Statement": [statement()], "Extra": 1}),
         document(statement(Extra=1)),

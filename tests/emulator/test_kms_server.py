@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import boto3
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError, SSLError
 
 from emulator.identity import AccessKey, CredentialStore, Instance, Principal
@@ -220,7 +223,9 @@ def test_a_signature_for_another_region_is_refused(
     server: KmsServer, ca_file: Path, session: AccessKey
 ) -> None:
     elsewhere = client(server, ca_file, session, region="eu-west-1")
-    assert refusal(elsewhere) == "InvalidSignatureException"
+    with pytest.raises(ClientError, match=r"valid region and service: us-east-1/kms") as refused:
+        elsewhere.get_key_policy(KeyId="k")
+    assert refused.value.response["Error"]["Code"] == "InvalidSignatureException"
 
 
 class Recorded:
@@ -301,6 +306,7 @@ def test_a_claimed_body_hash_is_not_believed(
     [
         ("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA1", "IncompleteSignatureException"),
         ("/kms/", "/s3/", "InvalidSignatureException"),
+        ("/20", "/19", "InvalidSignatureException"),
         ("host;", "", "InvalidSignatureException"),
         ("x-amz-date;", "", "InvalidSignatureException"),
         ("x-amz-target", "x-amz-other", "InvalidSignatureException"),
@@ -313,6 +319,33 @@ def test_the_authorization_header_is_read_strictly(
     assert old in authorization
     headers = recorded.headers | {"authorization": authorization.replace(old, new)}
     assert authentication_error(authenticator, headers, recorded.body) == code
+
+
+def test_a_body_that_was_not_signed_is_refused(
+    authenticator: Authenticator, recorded: Recorded, session: AccessKey
+) -> None:
+    names = ("host", "content-type", "x-amz-target")
+    headers = {name: recorded.headers[name] for name in names}
+    request = AWSRequest(
+        method="POST",
+        url=f"https://{headers['host']}/",
+        headers=headers | {"x-amz-content-sha256": "UNSIGNED-PAYLOAD"},
+        data=recorded.body,
+    )
+    key = Credentials(session.access_key_id, session.secret_access_key, session.token)
+    SigV4Auth(key, "kms", "us-east-1").add_auth(request)
+    signed = {name.lower(): str(value) for name, value in request.headers.items()}
+    code = authentication_error(authenticator, signed, recorded.body)
+    assert code == "InvalidSignatureException"
+
+
+@pytest.mark.parametrize("name", ["host", "x-amz-date", "x-amz-target"])
+def test_a_signed_header_must_be_there(
+    authenticator: Authenticator, recorded: Recorded, name: str
+) -> None:
+    headers = {other: text for other, text in recorded.headers.items() if other != name}
+    code = authentication_error(authenticator, headers, recorded.body)
+    assert code == "InvalidSignatureException"
 
 
 def test_the_dates_must_agree(authenticator: Authenticator, recorded: Recorded) -> None:
@@ -330,6 +363,9 @@ def test_a_request_without_signature_is_refused(
     headers = {name: text for name, text in recorded.headers.items() if name != "authorization"}
     code = authentication_error(authenticator, headers, recorded.body)
     assert code == "MissingAuthenticationTokenException"
+
+
+CALL = {"X-Amz-Target": "TrentService.ListKeys", "Content-Type": "application/x-amz-json-1.1"}
 
 
 def raw(
@@ -351,6 +387,9 @@ def raw(
     [
         ("POST /", {}, (400, "UnknownOperationException")),
         ("POST /x", {}, (400, "UnknownOperationException")),
+        ("POST /", CALL, (400, "MissingAuthenticationTokenException")),
+        ("POST /x", CALL, (400, "UnknownOperationException")),
+        ("POST /", CALL | {"Content-Type": "text/plain"}, (400, "UnknownOperationException")),
         ("POST /", {"X-Amz-Target": "Other.Decrypt"}, (400, "UnknownOperationException")),
         (
             "POST /",
