@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emulator.cms import encrypt_for_recipient
+from foobar_enclave.cms import decrypt_enveloped_data
+from tests.vectors import vector_path
+
+
+@pytest.fixture(scope="module")
+def key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+def structure(message: bytes) -> list[tuple[int, str, int, bytes]]:
+    """Depth, form, tag octet and fixed content of every element, in the order of the bytes."""
+    elements: list[tuple[int, str, int, bytes]] = []
+    assert _walk(message, 0, 0, elements) == len(message)
+    return elements
+
+
+def _walk(
+    data: bytes, position: int, depth: int, elements: list[tuple[int, str, int, bytes]]
+) -> int:
+    tag, first = data[position], data[position + 1]
+    position += 2
+    if first == 0x80:
+        elements.append((depth, "indefinite", tag, b""))
+        while data[position : position + 2] != b"\0\0":
+            position = _walk(data, position, depth + 1, elements)
+        return position + 2
+    length = first
+    if first & 0x80:
+        octets = first & 0x7F
+        length = int.from_bytes(data[position : position + octets], "big")
+        position += octets
+    end = position + length
+    if tag & 0x20:
+        elements.append((depth, f"definite {first & 0x80}", tag, b""))
+        while position < end:
+            position = _walk(data, position, depth + 1, elements)
+        assert position == end
+    else:
+        variable = tag in (0x04, 0x80)  # key identifier, encrypted key, IV, content
+        content = length.to_bytes(2, "big") if variable else data[position:end]
+        elements.append((depth, "primitive", tag, content))
+    return end
+
+
+@pytest.mark.parametrize("name", ["kms_datakey32_edgebit", "kms_decrypt_hello_world_enclaver"])
+def test_has_the_very_structure_of_a_genuine_kms_answer(name: str, key: rsa.RSAPrivateKey) -> None:
+    genuine = vector_path(f"kms_cms/{name}.ber").read_bytes()
+    plaintext = vector_path(f"kms_cms/{name}.plaintext.bin").read_bytes()
+    ours = encrypt_for_recipient(plaintext, key.public_key())
+    assert structure(ours) == structure(genuine)
+    assert len(ours) == len(genuine)
+
+
+def test_names_the_recipient_by_the_hash_of_its_public_key(key: rsa.RSAPrivateKey) -> None:
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    message = encrypt_for_recipient(b"secret", key.public_key())
+    assert b"\x80\x20" + hashlib.sha256(spki).digest() in message
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=200))
+def test_the_enclave_decrypts_it(plaintext: bytes) -> None:
+    message = encrypt_for_recipient(plaintext, KEY.public_key())
+    assert decrypt_enveloped_data(message, KEY) == plaintext
+
+
+def test_every_message_has_its_own_key_and_iv(key: rsa.RSAPrivateKey) -> None:
+    first, second = (encrypt_for_recipient(b"x" * 32, key.public_key()) for _ in range(2))
+    assert first[-60:] != second[-60:]
+    assert first != second
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command")
+def test_openssl_decrypts_it(key: rsa.RSAPrivateKey, tmp_path: Path) -> None:
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "key.pem").write_bytes(pem)
+    (tmp_path / "message.ber").write_bytes(
+        encrypt_for_recipient(b"attack at dawn", key.public_key())
+    )
+    arguments = ["-decrypt", "-inform", "DER", "-in", "message.ber", "-inkey", "key.pem"]
+    result = subprocess.run(
+        [str(shutil.which("openssl")), "cms", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == b"attack at dawn"
+
+
+KEY = rsa.generate_private_key(65537, 2048)

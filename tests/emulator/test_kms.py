@@ -1,0 +1,582 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import cbor2
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
+
+from emulator.documents import attestation_document
+from emulator.identity import AccessKey, CredentialStore, Instance
+from emulator.kms.server import KmsServer
+from emulator.kms.service import KmsService
+from emulator.kms.sigv4 import Authenticator
+from emulator.kms.store import KeyStore
+from emulator.pki import NitroPki
+from emulator.tls import create_server_identity
+from foobar_enclave.cms import decrypt_enveloped_data
+from foobar_instance.attestation import Verifier
+from foobar_shared.key_policy import key_policy
+
+if TYPE_CHECKING:
+    from mypy_boto3_kms import KMSClient
+
+INSTANCE = Instance()
+MODULE = "i-0123456789abcdef0-enc0123456789abcdef"
+PCR0 = bytes(range(48))
+POLICY = key_policy(
+    region=INSTANCE.region, account_id=INSTANCE.account_id, role=INSTANCE.role, pcr0=PCR0
+)
+PEER = ec.generate_private_key(ec.SECP256R1())
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+
+
+def spki(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+RSA_SPKI = spki(RSA_KEY)
+REGISTERS = dict.fromkeys(range(16), bytes(48)) | {0: PCR0}
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Kms:
+    """A running KMS and clients of it."""
+
+    connect: Callable[[AccessKey], KMSClient]
+    credentials: CredentialStore
+    role: KMSClient
+    root: KMSClient
+    pki: NitroPki
+
+    def create(self, **changes: object) -> str:
+        members: dict[str, Any] = {
+            "Policy": POLICY,
+            "KeySpec": "ECC_NIST_P256",
+            "KeyUsage": "KEY_AGREEMENT",
+            "BypassPolicyLockoutSafetyCheck": True,
+        }
+        return self.role.create_key(**(members | changes))["KeyMetadata"]["KeyId"]
+
+    def document(
+        self,
+        *,
+        pki: NitroPki | None = None,
+        pcrs: Mapping[int, bytes] = REGISTERS,
+        timestamp: datetime | None = None,
+        public_key: bytes | None = RSA_SPKI,
+    ) -> bytes:
+        now = utc_now()
+        return attestation_document(
+            (pki or self.pki).issue(MODULE, now=now - timedelta(minutes=20)),
+            module_id=MODULE,
+            pcrs=pcrs,
+            timestamp=timestamp or now,
+            public_key=public_key,
+        )
+
+    def derive(
+        self,
+        key_id: str,
+        document: bytes | None,
+        *,
+        client: KMSClient | None = None,
+        changes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Mapping[str, Any]:
+        members: dict[str, Any] = {
+            "KeyId": key_id,
+            "KeyAgreementAlgorithm": "ECDH",
+            "PublicKey": spki(PEER),
+        }
+        if document is not None:
+            members["Recipient"] = {
+                "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+                "AttestationDocument": document,
+            }
+        return (client or self.role).derive_shared_secret(**(members | dict(changes)))
+
+
+@pytest.fixture(scope="module")
+def kms(pki: NitroPki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kms]:
+    directory = tmp_path_factory.mktemp("kms")
+    identity = create_server_identity(host_names=["kms.us-east-1.amazonaws.com"], now=utc_now())
+    (directory / "ca.pem").write_bytes(identity.ca_certificate)
+    credentials = CredentialStore()
+    store = KeyStore(region=INSTANCE.region, account_id=INSTANCE.account_id)
+    service = KmsService(INSTANCE, store, Verifier(root=pki.root), clock=utc_now)
+    authenticator = Authenticator(credentials, region=INSTANCE.region, clock=utc_now)
+    tls = identity.server_context(directory)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        KmsServer(authenticator, service.perform, tls=tls) as server,
+    ):
+        patch.setenv("NO_PROXY", "localhost,127.0.0.1")
+
+        def connect(key: AccessKey) -> KMSClient:
+            return _client(server, directory / "ca.pem", key)
+
+        yield Kms(
+            connect=connect,
+            credentials=credentials,
+            role=connect(credentials.session(INSTANCE.role_session(), now=utc_now())),
+            root=connect(credentials.long_term_key(INSTANCE.root())),
+            pki=pki,
+        )
+    store.forget()
+
+
+def _client(server: KmsServer, ca_file: Path, key: AccessKey) -> KMSClient:
+    return boto3.client(
+        "kms",
+        region_name=INSTANCE.region,
+        endpoint_url=server.endpoint,
+        verify=str(ca_file),
+        aws_access_key_id=key.access_key_id,
+        aws_secret_access_key=key.secret_access_key,
+        aws_session_token=key.token,
+        config=Config(retries={"total_max_attempts": 1}, parameter_validation=False),
+    )
+
+
+@pytest.fixture(scope="module")
+def key_id(kms: Kms) -> str:
+    return kms.create()
+
+
+def refused(call: Callable[[], object]) -> tuple[str, str]:
+    with pytest.raises(ClientError) as error:
+        call()
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    details = error.value.response["Error"]
+    return details["Code"], details["Message"]
+
+
+def code_of(call: Callable[[], object]) -> str:
+    return refused(call)[0]
+
+
+def default_policy() -> str:
+    return json.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Effect": "Allow",
+                    "Principal": {"AWS": [INSTANCE.root().arn, INSTANCE.role_arn]},
+                    "Action": "kms:*",
+                    "Resource": "*",
+                }
+            ],
+        }
+    )
+
+
+def test_create_key_describes_the_key_as_kms_does(kms: Kms) -> None:
+    metadata = kms.role.create_key(
+        Policy=POLICY,
+        KeySpec="ECC_NIST_P256",
+        KeyUsage="KEY_AGREEMENT",
+        Description="for one enclave",
+        BypassPolicyLockoutSafetyCheck=True,
+    )["KeyMetadata"]
+    key_id = metadata["KeyId"]
+    assert metadata["Arn"] == f"arn:aws:kms:us-east-1:123456789012:key/{key_id}"
+    assert abs(metadata["CreationDate"] - utc_now()) < timedelta(minutes=1)
+    expected = {
+        "AWSAccountId": "123456789012",
+        "KeySpec": "ECC_NIST_P256",
+        "CustomerMasterKeySpec": "ECC_NIST_P256",
+        "KeyUsage": "KEY_AGREEMENT",
+        "KeyAgreementAlgorithms": ["ECDH"],
+        "KeyState": "Enabled",
+        "Enabled": True,
+        "Origin": "AWS_KMS",
+        "KeyManager": "CUSTOMER",
+        "MultiRegion": False,
+        "Description": "for one enclave",
+    }
+    rest = {name: metadata.get(name) for name in expected}
+    assert rest == expected
+    assert metadata.keys() == expected.keys() | {"Arn", "KeyId", "CreationDate"}
+    assert kms.root.describe_key(KeyId=key_id)["KeyMetadata"] == metadata
+
+
+def test_create_key_needs_iam(kms: Kms) -> None:
+    stranger = INSTANCE.role_session()
+    without = type(stranger)(stranger.account_id, stranger.arn, stranger.principal_arns, ())
+    client = kms.connect(kms.credentials.new_session(without, now=utc_now()))
+    code, message = refused(client.create_key)
+    assert code == "AccessDeniedException"
+    assert "no identity-based policy allows the kms:CreateKey action" in message
+
+
+def test_create_key_with_tags_needs_iam_too(kms: Kms) -> None:
+    tags = [{"TagKey": "a", "TagValue": "b"}]
+    assert code_of(lambda: kms.create(Tags=tags)) == "AccessDeniedException"
+
+
+def test_the_lockout_safety_check(kms: Kms) -> None:
+    code, message = refused(lambda: kms.create(BypassPolicyLockoutSafetyCheck=False))
+    assert code == "MalformedPolicyDocumentException"
+    assert "will not allow you to update the key policy in the future" in message
+    assert kms.create(BypassPolicyLockoutSafetyCheck=False, Policy=default_policy())
+
+
+def test_a_policy_for_a_role_that_does_not_exist_is_refused(kms: Kms) -> None:
+    other = POLICY.replace(INSTANCE.role, "no-such-role")
+    code, message = refused(lambda: kms.create(Policy=other))
+    assert (code, "invalid principals" in message) == ("MalformedPolicyDocumentException", True)
+
+
+def test_a_policy_that_is_not_json_is_refused(kms: Kms) -> None:
+    assert code_of(lambda: kms.create(Policy="{")) == "MalformedPolicyDocumentException"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"KeySpec": "RSA_2048"}, "ValidationException"),
+        ({"KeySpec": "ECC_SECG_P256K1"}, "ValidationException"),
+        ({"KeySpec": "SYMMETRIC_DEFAULT"}, "ValidationException"),
+        ({"KeyUsage": "ENCRYPT_DECRYPT"}, "ValidationException"),
+        ({"KeyUsage": None}, "ValidationException"),
+        ({"KeyUsage": "EVERYTHING"}, "ValidationException"),
+        ({"KeySpec": "ML_DSA_44"}, "UnsupportedOperationException"),
+        ({"Origin": "EXTERNAL"}, "UnsupportedOperationException"),
+        ({"CustomerMasterKeySpec": "ECC_NIST_P256"}, "ValidationException"),
+        ({"MultiRegion": "yes"}, "SerializationException"),
+        ({"Description": "x" * 8193}, "ValidationException"),
+    ],
+)
+def test_specs_that_do_not_go_together_are_refused(
+    kms: Kms, changes: dict[str, Any], code: str
+) -> None:
+    members = {name: value for name, value in changes.items() if value is not None}
+    dropped = {name for name, value in changes.items() if value is None}
+    base = {"KeySpec": "ECC_NIST_P256", "KeyUsage": "KEY_AGREEMENT", "Policy": default_policy()}
+    kept = {name: value for name, value in base.items() if name not in dropped}
+    assert code_of(lambda: kms.role.create_key(**(kept | members))) == code
+
+
+def test_the_public_key_is_a_p256_key_for_agreement(kms: Kms, key_id: str) -> None:
+    answer = kms.role.get_public_key(KeyId=key_id)
+    key = load_der_public_key(answer["PublicKey"])
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert key.curve.name == "secp256r1"
+    assert (answer["KeySpec"], answer["KeyUsage"]) == ("ECC_NIST_P256", "KEY_AGREEMENT")
+    assert answer["KeyAgreementAlgorithms"] == ["ECDH"]
+    assert answer["KeyId"].endswith(f":key/{key_id}")
+    assert "SigningAlgorithms" not in answer
+    assert "EncryptionAlgorithms" not in answer
+
+
+def test_the_policy_is_given_back_byte_for_byte(kms: Kms, key_id: str) -> None:
+    answer = kms.root.get_key_policy(KeyId=key_id, PolicyName="default")
+    assert (answer["Policy"], answer["PolicyName"]) == (POLICY, "default")
+    assert code_of(lambda: kms.root.get_key_policy(KeyId=key_id, PolicyName="other")) == (
+        "NotFoundException"
+    )
+
+
+@pytest.mark.parametrize(
+    "key_id",
+    [
+        "00000000-0000-0000-0000-000000000000",
+        "alias/none",
+        "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000",
+        "x",
+    ],
+)
+def test_a_key_that_is_not_there(kms: Kms, key_id: str) -> None:
+    code, message = refused(lambda: kms.root.describe_key(KeyId=key_id))
+    assert (code, "does not exist" in message) == ("NotFoundException", True)
+
+
+def test_a_key_is_named_by_id_or_by_its_own_arn(kms: Kms, key_id: str) -> None:
+    arn = kms.root.describe_key(KeyId=key_id)["KeyMetadata"]["Arn"]
+    assert kms.root.describe_key(KeyId=arn)["KeyMetadata"]["KeyId"] == key_id
+    for other in (arn.replace("us-east-1", "eu-west-1"), arn.replace("1234567", "7654321")):
+        assert code_of(lambda other=other: kms.root.describe_key(KeyId=other)) == (  # type: ignore[misc]
+            "NotFoundException"
+        )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client, key_id: client.put_key_policy(
+            KeyId=key_id, Policy=default_policy(), BypassPolicyLockoutSafetyCheck=True
+        ),
+        lambda client, key_id: client.create_grant(
+            KeyId=key_id, GranteePrincipal="x", Operations=["DeriveSharedSecret"]
+        ),
+        lambda client, key_id: client.disable_key(KeyId=key_id),
+        lambda client, key_id: client.cancel_key_deletion(KeyId=key_id),
+        lambda client, key_id: client.sign(
+            KeyId=key_id, Message=b"x", SigningAlgorithm="ECDSA_SHA_256"
+        ),
+        lambda client, key_id: client.get_public_key(KeyId=key_id),
+    ],
+)
+def test_the_account_root_can_neither_use_nor_change_our_key(
+    kms: Kms, key_id: str, call: Callable[[KMSClient, str], object]
+) -> None:
+    code, message = refused(lambda: call(kms.root, key_id))
+    assert code == "AccessDeniedException"
+    assert "because no resource-based policy allows the kms:" in message
+
+
+@pytest.mark.parametrize("name", ["describe_key", "get_key_policy", "schedule_key_deletion"])
+def test_the_role_can_only_read_the_public_key(kms: Kms, key_id: str, name: str) -> None:
+    assert code_of(lambda: getattr(kms.role, name)(KeyId=key_id)) == "AccessDeniedException"
+
+
+def test_what_is_allowed_and_not_offered_says_so(kms: Kms) -> None:
+    own = kms.create(Policy=default_policy())
+    code = code_of(lambda: kms.root.enable_key_rotation(KeyId=own))
+    assert code == "UnsupportedOperationException"
+    assert code_of(kms.root.list_keys) == "UnsupportedOperationException"
+    assert code_of(kms.role.list_keys) == "AccessDeniedException"
+
+
+def test_a_policy_is_put_where_it_is_allowed(kms: Kms) -> None:
+    own = kms.create(Policy=default_policy())
+    assert code_of(lambda: kms.role.put_key_policy(KeyId=own, Policy=POLICY)) == (
+        "MalformedPolicyDocumentException"
+    )
+    kms.role.put_key_policy(KeyId=own, Policy=POLICY, BypassPolicyLockoutSafetyCheck=True)
+    assert code_of(lambda: kms.role.describe_key(KeyId=own)) == "AccessDeniedException"
+
+
+def test_the_attested_enclave_gets_the_shared_secret(kms: Kms, key_id: str) -> None:
+    answer = kms.derive(key_id, kms.document())
+    public_key = load_der_public_key(kms.role.get_public_key(KeyId=key_id)["PublicKey"])
+    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+    secret = decrypt_enveloped_data(answer["CiphertextForRecipient"], RSA_KEY)
+    assert secret == PEER.exchange(ec.ECDH(), public_key)
+    assert answer.get("SharedSecret") is None
+    assert answer["KeyId"] == f"arn:aws:kms:us-east-1:123456789012:key/{key_id}"
+    assert (answer["KeyAgreementAlgorithm"], answer["KeyOrigin"]) == ("ECDH", "AWS_KMS")
+    assert len(answer["CiphertextForRecipient"]) <= 6144
+
+
+def test_a_request_without_attestation_is_refused(kms: Kms, key_id: str) -> None:
+    code, message = refused(lambda: kms.derive(key_id, None))
+    arn = f"arn:aws:kms:us-east-1:123456789012:key/{key_id}"
+    assert code == "AccessDeniedException"
+    assert message == (
+        f"User: {INSTANCE.role_session().arn} is not authorized to perform: "
+        f"kms:DeriveSharedSecret on resource: {arn} because no resource-based policy allows the "
+        "kms:DeriveSharedSecret action"
+    )
+
+
+@pytest.mark.parametrize("pcr0", [bytes(48), bytes(47) + b"\1", PCR0[::-1]])
+def test_another_pcr0_is_refused(kms: Kms, key_id: str, pcr0: bytes) -> None:
+    document = kms.document(pcrs=dict.fromkeys(range(1, 16), PCR0) | {0: pcr0})
+    assert code_of(lambda: kms.derive(key_id, document)) == "AccessDeniedException"
+
+
+def test_the_account_root_is_refused_with_a_good_attestation(kms: Kms, key_id: str) -> None:
+    call = lambda: kms.derive(key_id, kms.document(), client=kms.root)  # noqa: E731
+    assert code_of(call) == "AccessDeniedException"
+
+
+def test_a_stale_document_is_refused(kms: Kms, key_id: str) -> None:
+    kms.derive(key_id, kms.document(timestamp=utc_now() - timedelta(minutes=4, seconds=50)))
+    document = kms.document(timestamp=utc_now() - timedelta(minutes=5, seconds=1))
+    code, message = refused(lambda: kms.derive(key_id, document))
+    assert (code, "five-minute age limit" in message) == ("ValidationException", True)
+
+
+def test_a_document_from_the_future_is_refused(kms: Kms, key_id: str) -> None:
+    document = kms.document(timestamp=utc_now() + timedelta(hours=1))
+    assert code_of(lambda: kms.derive(key_id, document)) == "ValidationException"
+
+
+def test_a_forged_signature_is_refused(kms: Kms, key_id: str) -> None:
+    document = bytearray(kms.document())
+    document[-1] ^= 1
+    code, message = refused(lambda: kms.derive(key_id, bytes(document)))
+    assert (code, "cannot parse the attestation document" in message) == (
+        "ValidationException",
+        True,
+    )
+
+
+def test_a_changed_payload_is_refused(kms: Kms, key_id: str) -> None:
+    protected, unprotected, payload, signature = cbor2.loads(
+        kms.document(pcrs=dict.fromkeys(range(16), bytes(48)))
+    )
+    forged = payload.replace(b"\x00\x58\x30" + bytes(48), b"\x00\x58\x30" + PCR0, 1)
+    assert forged != payload
+    document = cbor2.dumps([protected, unprotected, forged, signature])
+    assert code_of(lambda: kms.derive(key_id, document)) == "ValidationException"
+
+
+def test_another_root_is_refused(kms: Kms, key_id: str) -> None:
+    document = kms.document(pki=NitroPki.create(now=utc_now()))
+    assert code_of(lambda: kms.derive(key_id, document)) == "ValidationException"
+
+
+@pytest.mark.parametrize("document", [b"x", b"\x84", bytes(1000)])
+def test_what_is_no_document_is_refused(kms: Kms, key_id: str, document: bytes) -> None:
+    assert code_of(lambda: kms.derive(key_id, document)) == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    "public_key",
+    [
+        None,
+        b"",
+        b"dummy",
+        spki(PEER),
+        spki(rsa.generate_private_key(65537, 1024)),  # noqa: S505 - to be refused
+    ],
+)
+def test_a_document_without_an_rsa_2048_key_is_refused(
+    kms: Kms, key_id: str, public_key: bytes | None
+) -> None:
+    document = kms.document(public_key=public_key)
+    code, message = refused(lambda: kms.derive(key_id, document))
+    assert (code, "RSA-2048" in message) == ("ValidationException", True)
+
+
+def test_the_image_condition_and_further_registers(kms: Kms) -> None:
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"AWS": INSTANCE.role_arn},
+        "Action": "kms:DeriveSharedSecret",
+        "Resource": "*",
+        "Condition": {
+            "StringEquals": {
+                "kms:RecipientAttestation:ImageSha384": PCR0.hex(),
+                "kms:RecipientAttestation:PCR3": (b"\3" * 48).hex(),
+            }
+        },
+    }
+    own = kms.create(Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    assert code_of(lambda: kms.derive(own, kms.document())) == "AccessDeniedException"
+    pcrs = dict.fromkeys(range(16), bytes(48)) | {0: PCR0, 3: b"\3" * 48}
+    assert kms.derive(own, kms.document(pcrs=pcrs))["CiphertextForRecipient"]
+
+
+def test_a_debug_document_is_as_good_as_the_policy_lets_it_be(kms: Kms) -> None:
+    own = kms.create(Policy=default_policy())
+    debug = kms.document(pcrs=dict.fromkeys(range(16), bytes(48)))
+    assert kms.derive(own, debug)["CiphertextForRecipient"]
+
+
+def test_without_condition_and_recipient_the_secret_is_in_clear(kms: Kms) -> None:
+    own = kms.create(Policy=default_policy())
+    public_key = load_der_public_key(kms.role.get_public_key(KeyId=own)["PublicKey"])
+    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+    answer = kms.derive(own, None)
+    assert answer["SharedSecret"] == PEER.exchange(ec.ECDH(), public_key)
+    assert "CiphertextForRecipient" not in answer
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"PublicKey": b"x"}, "ValidationException"),
+        ({"PublicKey": spki(ec.generate_private_key(ec.SECP384R1()))}, "ValidationException"),
+        ({"PublicKey": spki(RSA_KEY)}, "ValidationException"),
+        ({"PublicKey": bytes(8193)}, "ValidationException"),
+        ({"KeyAgreementAlgorithm": "DH"}, "ValidationException"),
+        ({"GrantTokens": ["x"]}, "InvalidGrantTokenException"),
+        ({"DryRun": True}, "DryRunOperationException"),
+        ({"Recipient": {}}, "ValidationException"),
+        ({"KeyId": "x"}, "NotFoundException"),
+    ],
+)
+def test_bad_requests_are_refused(
+    kms: Kms, key_id: str, changes: dict[str, Any], code: str
+) -> None:
+    assert code_of(lambda: kms.derive(key_id, kms.document(), changes=changes)) == code
+
+
+def test_another_wrapping_algorithm_is_refused(kms: Kms, key_id: str) -> None:
+    recipient = {
+        "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_1",
+        "AttestationDocument": kms.document(),
+    }
+    assert (
+        code_of(lambda: kms.derive(key_id, None, changes={"Recipient": recipient}))
+        == "ValidationException"
+    )
+
+
+def test_a_key_for_signing_derives_nothing(kms: Kms) -> None:
+    own = kms.create(Policy=default_policy(), KeyUsage="SIGN_VERIFY")
+    assert code_of(lambda: kms.derive(own, kms.document())) == "InvalidKeyUsageException"
+
+
+def test_a_disabled_key_derives_nothing(kms: Kms) -> None:
+    own = kms.create(Policy=default_policy())
+    kms.root.disable_key(KeyId=own)
+    assert code_of(lambda: kms.derive(own, kms.document())) == "DisabledException"
+    assert code_of(lambda: kms.role.get_public_key(KeyId=own)) == "DisabledException"
+    kms.root.enable_key(KeyId=own)
+    assert kms.derive(own, kms.document())["CiphertextForRecipient"]
+
+
+def test_a_key_to_be_deleted_derives_nothing(kms: Kms) -> None:
+    own = kms.create()
+    answer = kms.root.schedule_key_deletion(KeyId=own, PendingWindowInDays=7)
+    assert (answer["KeyState"], answer["PendingWindowInDays"]) == ("PendingDeletion", 7)
+    assert answer["KeyId"].endswith(own)
+    assert abs(answer["DeletionDate"] - utc_now() - timedelta(days=7)) < timedelta(minutes=1)
+    code, message = refused(lambda: kms.derive(own, kms.document()))
+    assert (code, "is pending deletion" in message) == ("KMSInvalidStateException", True)
+    assert code_of(lambda: kms.role.get_public_key(KeyId=own)) == "KMSInvalidStateException"
+    assert code_of(lambda: kms.root.schedule_key_deletion(KeyId=own)) == "KMSInvalidStateException"
+    assert kms.root.describe_key(KeyId=own)["KeyMetadata"]["KeyState"] == "PendingDeletion"
+
+
+def test_a_deletion_is_cancelled_where_that_is_allowed(kms: Kms) -> None:
+    own = kms.create(Policy=default_policy())
+    assert code_of(lambda: kms.root.cancel_key_deletion(KeyId=own)) == "KMSInvalidStateException"
+    kms.root.schedule_key_deletion(KeyId=own)
+    for name in ("enable_key", "disable_key"):
+        assert code_of(lambda name=name: getattr(kms.root, name)(KeyId=own)) == (  # type: ignore[misc]
+            "KMSInvalidStateException"
+        )
+    assert kms.root.cancel_key_deletion(KeyId=own)["KeyId"].endswith(own)
+    assert kms.root.describe_key(KeyId=own)["KeyMetadata"]["KeyState"] == "Disabled"
+
+
+@pytest.mark.parametrize("days", [0, 6, 31, True])
+def test_the_waiting_period_is_bounded(kms: Kms, key_id: str, days: int) -> None:
+    call = lambda: kms.root.schedule_key_deletion(KeyId=key_id, PendingWindowInDays=days)  # noqa: E731
+    assert code_of(call) in ("ValidationException", "SerializationException")
+
+
+def test_keys_are_forgotten_with_their_store() -> None:
+    first, second = (
+        KeyStore(region=INSTANCE.region, account_id=INSTANCE.account_id) for _ in range(2)
+    )
+    members = {"KeySpec": "ECC_NIST_P256", "KeyUsage": "KEY_AGREEMENT", "Policy": POLICY}
+    key_id = str(first.create(members)["KeyId"])
+    assert first.find(key_id) is not None
+    assert second.find(key_id) is None, "another emulator's key"
+    first.forget()
+    assert first.find(key_id) is None
