@@ -1,0 +1,106 @@
+"""`python -m emulator`: Nitro, KMS and instance metadata for a machine without AWS."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+
+from emulator.errors import EmulatorError
+from emulator.state import default_directory, read_environment
+
+if TYPE_CHECKING:
+    from emulator.up import Emulator
+
+_CHECK_SECONDS: Final = 0.5
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_directory = click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where its sockets and files are, mode 0700. [default: one per user]",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Nitro, KMS and instance metadata for a machine without AWS.
+
+    Run "up" in one terminal. In another, let the shell read the output of "env"; after that,
+    foobar-instance works there as it does on EC2, without sudo.
+    """
+
+
+@main.command()
+@_directory
+@click.option("--debug-mode", is_flag=True, help="Run the enclave in debug mode: PCR0 is zero.")
+def up(directory: Path | None, *, debug_mode: bool) -> None:
+    """Start everything, and stay until Ctrl-C or SIGTERM; nothing is left behind."""
+    stop = threading.Event()
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        _run(directory, debug_mode=debug_mode, stop=stop)
+    except EmulatorError as error:
+        _fail(error)
+
+
+@main.command()
+@_directory
+def env(directory: Path | None) -> None:
+    """Print the shell lines that point foobar-instance at a running emulator."""
+    try:
+        environment = read_environment(directory or default_directory())
+    except EmulatorError as error:
+        _fail(error)
+    click.echo(environment.as_shell(), nl=False)
+
+
+def _run(directory: Path | None, *, debug_mode: bool, stop: threading.Event) -> None:
+    # `env` answers at once, and signals are caught before the second that this import takes.
+    from emulator.up import Emulator
+
+    with Emulator(directory, debug_mode=debug_mode) as emulator:
+        click.echo(_greeting(emulator, directory))
+        while not stop.wait(_CHECK_SECONDS):
+            emulator.check()
+    click.echo("Ended; nothing is left.", err=True)
+
+
+def _greeting(emulator: Emulator, directory: Path | None) -> str:
+    environment, instance = emulator.environment, emulator.instance
+    option = f" --directory {shlex.quote(str(directory))}" if directory else ""
+    image = emulator.enclave.measurements
+    return f"""\
+Up, in {emulator.directory}
+
+  enclave            {environment["FOOBAR_ENCLAVE"]}
+  its PCR0           {image.pcr0.hex()}
+  Nitro root         {environment["FOOBAR_ROOT_PATH"]} (made for this run)
+  KMS                {environment["AWS_ENDPOINT_URL_KMS"]}
+  instance metadata  {environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"]}
+  region, account    {instance.region}, {instance.account_id}
+  role               {instance.role}
+
+In another terminal:
+
+  eval "$({shlex.quote(sys.executable)} -m emulator env{option})"
+  foobar-instance create-key
+  foobar-instance encrypt --plaintext "attack at dawn" | foobar-instance decrypt --ciphertext -
+
+Ctrl-C ends it.
+"""
+
+
+def _fail(error: EmulatorError) -> NoReturn:
+    click.echo(f"error: {error}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m emulator")

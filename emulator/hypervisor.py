@@ -1,0 +1,178 @@
+"""The Nitro hypervisor's part: starts enclaves, gives each its NSM, and ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import emulator
+from emulator.channel import serve_requests
+from emulator.clock import Clock
+from emulator.errors import EnclaveFailedError
+from emulator.identity import Instance
+from emulator.measurements import ImageMeasurements, measure_enclave, pcr_bank
+from emulator.nsm import EmulatedNsm
+from emulator.pki import NitroPki
+from foobar_shared.addresses import UnixAddress, connect, listen
+from foobar_shared.framing import LineSocket
+from foobar_shared.messages import (
+    AttestationResponse,
+    GetAttestationRequest,
+    encode_request,
+    parse_response,
+)
+
+_START_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class EnclaveImage:
+    """What an enclave is started from.
+
+    Attributes:
+        name: lower-case letters, digits and hyphens.
+        measured: bytes measured with the enclave's source, for an image that differs.
+        debug: whether it runs in debug mode, with zero PCR0 to PCR2.
+        clock: the time in its attestation documents.
+    """
+
+    name: str
+    measured: bytes
+    debug: bool
+    clock: Clock
+
+    def module_id(self, instance: Instance) -> str:
+        """Such as `i-0123456789abcdef0-enc0123456789abcdef`, the same for the same name."""
+        if self.name == "enclave":
+            return f"{instance.instance_id}-enc0123456789abcdef"
+        return f"{instance.instance_id}-enc{hashlib.sha256(self.name.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class EnclaveHost:
+    """Where enclaves run.
+
+    Attributes:
+        instance: the parent instance.
+        pki: signs their attestation documents.
+        relay: where the parent's relay to KMS listens, when it does.
+        ca_file: the authority that KMS's TLS certificate is under (PEM).
+        console: where they write their logs; standard error by default.
+    """
+
+    instance: Instance
+    pki: NitroPki
+    relay: UnixAddress
+    ca_file: Path
+    console: IO[bytes] | None
+
+
+class RunningEnclave:
+    """An enclave's process and its NSM, from the constructor to `stop`.
+
+    Attributes:
+        address: where the enclave listens.
+        measurements: of its image, as `nitro-cli build-enclave` would have printed them.
+        pcrs: what its NSM holds: the same, or zeros in debug mode.
+        nsm: its NSM, for tests that want documents of their own from it.
+    """
+
+    def __init__(self, image: EnclaveImage, *, host: EnclaveHost, address: UnixAddress) -> None:
+        instance = host.instance
+        self.address = address
+        self.measurements: ImageMeasurements = measure_enclave(image.measured)
+        self.pcrs: Mapping[int, bytes] = pcr_bank(self.measurements, instance, debug=image.debug)
+        self.nsm = EmulatedNsm(
+            host.pki, module_id=image.module_id(instance), pcrs=self.pcrs, clock=image.clock
+        )
+        self._channel, enclave_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with enclave_end, listen(address) as listener:
+            self._process = _spawn(listener, enclave_end, host)
+        self._thread = threading.Thread(
+            target=serve_requests, args=(self._channel, self.nsm.exchange), name="nsm"
+        )
+        self._thread.start()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The process's exit code, or None while it runs."""
+        return self._process.poll()
+
+    def wait_until_ready(self) -> None:
+        """Return once the enclave has answered a request for an attestation.
+
+        Raises:
+            EnclaveFailedError: it ended or refused, or did not answer in time.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        try:
+            with connect(self.address, seconds=_START_SECONDS) as connection:
+                lines = LineSocket(connection)
+                lines.send_line(encode_request(GetAttestationRequest()), within=_START_SECONDS)
+                answer = self._read_line(lines, deadline)
+        except OSError:
+            answer = None
+        if answer is None or not isinstance(parse_response(answer), AttestationResponse):
+            ended = self._process.poll()
+            state = "does not answer" if ended is None else f"ended with exit code {ended}"
+            raise EnclaveFailedError(f"the enclave {state}; its log above says why")
+
+    def stop(self) -> int:
+        """End the process and its NSM; the exit code, 0 where it ended cleanly."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with contextlib.suppress(OSError):  # the enclave's end is closed already
+            self._channel.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._channel.close()
+        return self._process.returncode
+
+    def _read_line(self, lines: LineSocket, deadline: float) -> bytes | None:
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                return lines.read_line(idle=_POLL_SECONDS, within=_START_SECONDS)
+        return None
+
+
+def _spawn(
+    listener: socket.socket, nsm: socket.socket, host: EnclaveHost
+) -> subprocess.Popen[bytes]:
+    """The enclave's process: no environment but Python's path, no descriptor but its own."""
+    descriptors = (listener.fileno(), nsm.fileno())
+    arguments = [
+        *(sys.executable, "-P", "-m", "emulator.enclave"),
+        *("--listener", str(descriptors[0]), "--nsm", str(descriptors[1])),
+        *("--relay", str(host.relay), "--ca-file", str(host.ca_file)),
+    ]
+    return subprocess.Popen(
+        arguments,
+        env={"PYTHONPATH": os.pathsep.join(_import_path()), "PATH": os.defpath},
+        stdin=subprocess.PIPE,
+        stdout=host.console,
+        stderr=host.console,
+        pass_fds=descriptors,
+        start_new_session=True,  # a terminal's Ctrl-C is for the emulator, which ends its enclaves
+    )
+
+
+def _import_path() -> list[str]:
+    """Where this package and its siblings come from."""
+    return [str(Path(path).parent.absolute()) for path in emulator.__path__]

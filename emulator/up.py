@@ -1,0 +1,233 @@
+"""The whole emulator: KMS, instance metadata and an enclave, in one directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final, Self
+
+import boto3
+from botocore.config import Config
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from emulator.clock import Clock, utc_now
+from emulator.errors import EnclaveFailedError
+from emulator.hypervisor import EnclaveHost, EnclaveImage, RunningEnclave
+from emulator.identity import AccessKey, CredentialStore, Instance
+from emulator.imds import Imds, ImdsServer
+from emulator.kms.server import KmsServer
+from emulator.kms.service import KmsService
+from emulator.kms.sigv4 import Authenticator
+from emulator.kms.store import KeyStore
+from emulator.pki import NitroPki
+from emulator.state import Environment, StateDirectory, default_directory
+from emulator.tls import create_server_identity
+from foobar_instance.attestation import Verifier
+
+if TYPE_CHECKING:
+    from mypy_boto3_kms import KMSClient
+
+_LOOPBACK: Final = "localhost,127.0.0.1"
+# What would lead the AWS SDK or the CLI elsewhere.
+_UNSET: Final = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN",
+    "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_EC2_METADATA_DISABLED", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
+    "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "FOOBAR_ATTESTATION_PATH",
+)  # fmt: skip
+
+
+class Emulator:
+    """A machine with a Nitro enclave, its AWS account and KMS, while the context lasts.
+
+    Attributes:
+        instance: region, account, role and instance id.
+        credentials: every access key that KMS knows; add keys of other principals here.
+        pki: the Nitro certificate authority, for documents of one's own making.
+        enclave: the enclave that the environment points at.
+    """
+
+    pki: NitroPki
+    enclave: RunningEnclave
+    _environment: Environment
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        instance: Instance = Instance(),  # noqa: B008 - frozen
+        debug_mode: bool = False,
+        clock: Clock = utc_now,
+        console: IO[bytes] | None = None,
+    ) -> None:
+        """An emulator that is not up yet.
+
+        Args:
+            directory: for its sockets and files; the user's own by default. Made if need be.
+            instance: what the parent instance is.
+            debug_mode: whether the enclave runs in debug mode.
+            clock: the time of KMS, instance metadata and NSM.
+            console: where enclaves write their logs; standard error by default.
+        """
+        self.instance = instance
+        self.credentials = CredentialStore()
+        self._state = StateDirectory(directory or default_directory())
+        self._debug_mode = debug_mode
+        self._clock = clock
+        self._console = console
+        self._enclaves: dict[str, RunningEnclave] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self._state)
+            self.pki = NitroPki.create(now=self._clock(), region=self.instance.region)
+            root = self.pki.root.public_bytes(Encoding.PEM).decode()
+            self._state.write("nitro-root.pem", root)
+            kms = stack.enter_context(self._kms(stack))
+            imds = stack.enter_context(
+                ImdsServer(Imds(self.instance, self.credentials, clock=self._clock))
+            )
+            stack.callback(self._stop_enclaves)
+            self.enclave = self.start_enclave("enclave", debug=self._debug_mode)
+            self._environment = self._point_at(kms, imds)
+            self._state.publish(self._environment)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def directory(self) -> Path:
+        """Where its sockets and files are."""
+        return self._state.path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that point `foobar-instance` and AWS SDKs at this emulator."""
+        return dict(self._environment.variables)
+
+    @property
+    def ca_file(self) -> Path:
+        """The PEM file of the authority that signs KMS's TLS certificate."""
+        return self._state.file("kms-ca.pem")
+
+    @property
+    def root_path(self) -> Path:
+        """The PEM file of the Nitro root certificate."""
+        return self._state.file("nitro-root.pem")
+
+    def process_environment(self, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """A whole environment for a process: `base`, pointed at this emulator."""
+        return self._environment.applied_to(base)
+
+    def start_enclave(
+        self,
+        name: str,
+        *,
+        measured: bytes = b"",
+        debug: bool = False,
+        clock: Clock | None = None,
+    ) -> RunningEnclave:
+        """Start a further enclave of the same instance, and wait until it answers.
+
+        Args:
+            name: lower-case letters, digits and hyphens, not in use.
+            measured: what to measure beside the enclave's source; any bytes give another PCR0.
+            debug: whether PCR0 to PCR2 are zero.
+            clock: the time in its documents; the emulator's own by default.
+
+        Raises:
+            EnclaveFailedError: it did not start.
+            StateDirectoryError: the name will not do.
+        """
+        if name in self._enclaves:
+            raise EnclaveFailedError(f"an enclave of the name {name} is running")
+        socket_name = name if name == "enclave" else f"enclave-{name}"
+        enclave = RunningEnclave(
+            EnclaveImage(name, measured, debug, clock or self._clock),
+            host=EnclaveHost(
+                instance=self.instance,
+                pki=self.pki,
+                relay=self._state.socket("relay"),
+                ca_file=self.ca_file,
+                console=self._console,
+            ),
+            address=self._state.socket(socket_name),
+        )
+        self._enclaves[name] = enclave
+        enclave.wait_until_ready()
+        return enclave
+
+    def measurements_path(self, name: str = "enclave") -> Path:
+        """A file with an enclave's measurements, as `nitro-cli build-enclave` prints them."""
+        file_name = (
+            "measurements.json" if name == "enclave" else f"enclave-{name}.measurements.json"
+        )
+        return self._state.write(file_name, self._enclaves[name].measurements.as_nitro_cli_json())
+
+    def kms_client(self, key: AccessKey | None = None) -> KMSClient:
+        """A boto3 client of this KMS, as the instance role or with another access key."""
+        key = key or self.credentials.session(self.instance.role_session(), now=self._clock())
+        return boto3.client(
+            "kms",
+            region_name=self.instance.region,
+            endpoint_url=self._environment.variables["AWS_ENDPOINT_URL_KMS"],
+            verify=str(self.ca_file),
+            aws_access_key_id=key.access_key_id,
+            aws_secret_access_key=key.secret_access_key,
+            aws_session_token=key.token,
+            config=Config(retries={"total_max_attempts": 1}, proxies={}),
+        )
+
+    def check(self) -> None:
+        """Raise EnclaveFailedError where an enclave has ended by itself."""
+        for name, enclave in self._enclaves.items():
+            if enclave.exit_code is not None:
+                raise EnclaveFailedError(
+                    f"the enclave {name} has ended with exit code {enclave.exit_code}"
+                )
+
+    def _kms(self, stack: ExitStack) -> KmsServer:
+        region = self.instance.region
+        identity = create_server_identity(
+            host_names=[f"kms.{region}.amazonaws.com"], now=self._clock()
+        )
+        self._state.write("kms-ca.pem", identity.ca_certificate.decode())
+        store = KeyStore(region=region, account_id=self.instance.account_id)
+        stack.callback(store.forget)
+        service = KmsService(self.instance, store, Verifier(root=self.pki.root), clock=self._clock)
+        return KmsServer(
+            Authenticator(self.credentials, region=region, clock=self._clock),
+            service.perform,
+            tls=identity.server_context(self._state.path),
+        )
+
+    def _point_at(self, kms: KmsServer, imds: ImdsServer) -> Environment:
+        return Environment(
+            variables={
+                "FOOBAR_ENCLAVE": str(self.enclave.address),
+                "FOOBAR_PROXY_LISTEN": str(self._state.socket("relay")),
+                "FOOBAR_ROOT_PATH": str(self.root_path),
+                "FOOBAR_MEASUREMENTS": str(self.measurements_path()),
+                "AWS_ENDPOINT_URL_KMS": kms.endpoint,
+                "AWS_CA_BUNDLE": str(self.ca_file),
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.endpoint,
+                "AWS_CONFIG_FILE": os.devnull,
+                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+                "NO_PROXY": _LOOPBACK,
+                "no_proxy": _LOOPBACK,
+            },
+            unset=_UNSET,
+        )
+
+    def _stop_enclaves(self) -> None:
+        while self._enclaves:
+            _, enclave = self._enclaves.popitem()
+            enclave.stop()

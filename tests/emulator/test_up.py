@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from emulator import Emulator
+from emulator.errors import EnclaveFailedError, NotUpError, StateDirectoryError
+from emulator.measurements import measure_enclave
+from emulator.state import read_environment
+from foobar_instance.attestation import Attestation, verify_attestation
+from foobar_shared.addresses import Address, connect, parse_address
+from foobar_shared.framing import LineSocket
+from foobar_shared.key_policy import key_policy
+from foobar_shared.messages import (
+    AttestationResponse,
+    GetAttestationRequest,
+    encode_request,
+    parse_response,
+)
+
+SECONDS = 30.0
+NONCE = bytes(range(32))
+
+
+def short_directory() -> tempfile.TemporaryDirectory[str]:
+    """A directory whose path leaves room for a socket's name (107 bytes in all)."""
+    return tempfile.TemporaryDirectory(prefix="fe-")
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    with short_directory() as path:
+        yield Path(path) / "emulator"
+
+
+@pytest.fixture(scope="module")
+def emulator(directory: Path) -> Iterator[Emulator]:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        (directory.parent / "console").open("wb") as console,
+        Emulator(directory, console=console) as emulator,
+    ):
+        patch.setenv("NO_PROXY", "localhost,127.0.0.1")
+        yield emulator
+
+
+def attest(address: Address, emulator: Emulator) -> Attestation:
+    with connect(address, seconds=SECONDS) as connection:
+        lines = LineSocket(connection)
+        lines.send_line(encode_request(GetAttestationRequest(NONCE)), within=SECONDS)
+        line = lines.read_line(idle=SECONDS, within=SECONDS)
+    assert line is not None
+    response = parse_response(line)
+    assert isinstance(response, AttestationResponse)
+    return verify_attestation(
+        response.attestation,
+        root=emulator.pki.root,
+        at=datetime.now(UTC),
+        nonce=NONCE,
+        allow_debug=True,
+    )
+
+
+def test_the_real_enclave_answers_with_its_measurements(emulator: Emulator) -> None:
+    address = parse_address(emulator.environment["FOOBAR_ENCLAVE"])
+    attestation = attest(address, emulator)
+    image = measure_enclave()
+    assert [attestation.pcrs[index] for index in (0, 1, 2)] == [image.pcr0, image.pcr1, image.pcr2]
+    assert attestation.pcrs[8] == bytes(48)
+    assert attestation.module_id == "i-0123456789abcdef0-enc0123456789abcdef"
+    assert not attestation.is_debug
+    saved = json.loads(Path(emulator.environment["FOOBAR_MEASUREMENTS"]).read_text())
+    assert saved["Measurements"]["PCR0"] == image.pcr0.hex()
+
+
+def test_the_enclaves_own_attestation_opens_its_own_key(emulator: Emulator) -> None:
+    instance = emulator.instance
+    policy = key_policy(
+        region=instance.region,
+        account_id=instance.account_id,
+        role=instance.role,
+        pcr0=emulator.enclave.measurements.pcr0,
+    )
+    role = emulator.kms_client()
+    metadata = role.create_key(
+        Policy=policy,
+        KeySpec="ECC_NIST_P256",
+        KeyUsage="KEY_AGREEMENT",
+        BypassPolicyLockoutSafetyCheck=True,
+    )["KeyMetadata"]
+    public_key = role.get_public_key(KeyId=metadata["KeyId"])["PublicKey"]
+    other = emulator.start_enclave("other", measured=b"another image")
+
+    def derive(address: Address) -> bytes:
+        document = _document(address)
+        return role.derive_shared_secret(
+            KeyId=metadata["KeyId"],
+            KeyAgreementAlgorithm="ECDH",
+            PublicKey=public_key,
+            Recipient={
+                "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+                "AttestationDocument": document,
+            },
+        )["CiphertextForRecipient"]
+
+    assert derive(emulator.enclave.address)
+    with pytest.raises(ClientError, match="AccessDeniedException"):
+        derive(other.address)
+
+
+def _document(address: Address) -> bytes:
+    with connect(address, seconds=SECONDS) as connection:
+        lines = LineSocket(connection)
+        lines.send_line(encode_request(GetAttestationRequest()), within=SECONDS)
+        line = lines.read_line(idle=SECONDS, within=SECONDS)
+    assert line is not None
+    response = parse_response(line)
+    assert isinstance(response, AttestationResponse)
+    return response.attestation
+
+
+def test_further_enclaves_differ_in_what_was_asked_for(emulator: Emulator) -> None:
+    debug = emulator.start_enclave("debug", debug=True)
+    attestation = attest(debug.address, emulator)
+    assert attestation.is_debug
+    assert [attestation.pcrs[index] for index in (0, 1, 2, 8)] == [bytes(48)] * 4
+    assert attestation.pcrs[4] == emulator.enclave.pcrs[4]
+    assert debug.measurements == emulator.enclave.measurements, "the image is the same"
+    assert emulator.measurements_path("debug").read_text() == (
+        emulator.measurements_path().read_text()
+    )
+
+
+def test_an_enclave_can_have_a_clock_of_its_own(emulator: Emulator) -> None:
+    late = emulator.start_enclave("late", clock=lambda: datetime.now(UTC) - timedelta(minutes=10))
+    age = datetime.now(UTC) - attest(late.address, emulator).timestamp
+    assert timedelta(minutes=9) < age < timedelta(minutes=11)
+
+
+def test_a_name_is_used_once_and_fits_a_path(emulator: Emulator) -> None:
+    with pytest.raises(EnclaveFailedError, match="is running"):
+        emulator.start_enclave("enclave")
+    with pytest.raises(StateDirectoryError):
+        emulator.start_enclave("../x")
+
+
+def test_an_enclave_that_ends_by_itself_is_noticed(emulator: Emulator) -> None:
+    emulator.check()
+    brief = emulator.start_enclave("brief")
+    brief._process.kill()
+    brief._process.wait()
+    with pytest.raises(EnclaveFailedError, match="brief has ended"):
+        emulator.check()
+    with pytest.raises(EnclaveFailedError, match="ended with exit code -9"):
+        brief.wait_until_ready()
+    emulator._enclaves.pop("brief").stop()
+
+
+def test_the_environment_leads_nowhere_else(emulator: Emulator) -> None:
+    base = {"AWS_PROFILE": "mine", "AWS_ACCESS_KEY_ID": "AKIA", "PATH": "/bin"}
+    environment = emulator.process_environment(base)
+    assert not environment.keys() & {"AWS_PROFILE", "AWS_ACCESS_KEY_ID"}
+    assert environment["PATH"] == "/bin"
+    assert environment.items() >= emulator.environment.items()
+    assert (
+        environment["AWS_CONFIG_FILE"] == environment["AWS_SHARED_CREDENTIALS_FILE"] == "/dev/null"
+    )
+
+
+def test_every_file_is_private(emulator: Emulator) -> None:
+    for path in emulator.directory.iterdir():
+        assert path.is_socket() or path.stat().st_mode & 0o077 == 0, path
+    text = b"".join(path.read_bytes() for path in emulator.directory.iterdir() if path.is_file())
+    assert b"PRIVATE KEY" not in text
+
+
+def test_a_second_emulator_in_the_same_directory_is_refused(emulator: Emulator) -> None:
+    with (
+        pytest.raises(StateDirectoryError, match="already up"),
+        Emulator(emulator.directory),
+    ):
+        pass
+    emulator.check()
+
+
+def is_up(directory: Path) -> bool:
+    try:
+        read_environment(directory)
+    except NotUpError:
+        return False
+    return True
+
+
+class Up:
+    """`python -m emulator up` in a process of its own."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "emulator", "up", "--directory", str(directory), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + SECONDS
+        while not is_up(directory):
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def end(self, number: int) -> tuple[str, str]:
+        self.process.send_signal(number)
+        return self.process.communicate(timeout=SECONDS)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "emulator", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+
+
+def processes_with(text: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if text.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def test_up_env_and_sigterm_leave_nothing_behind() -> None:
+    with short_directory() as parent:
+        directory = Path(parent) / "it's"
+        up = Up(directory)
+        assert len(processes_with(str(directory))) == 2, "the emulator and its enclave"
+        second = run("up", "--directory", str(directory))
+        env = run("env", "--directory", str(directory))
+        script = f'eval "$({shlex.quote(sys.executable)} -m emulator env --directory "$1")"\nenv -0'
+        shell = subprocess.run(
+            ["/bin/sh", "-c", script, "sh", str(directory)],
+            capture_output=True,
+            env={"AWS_PROFILE": "mine", "PATH": os.defpath, "HOME": "/"},
+            check=True,
+            timeout=SECONDS,
+        )
+        output, errors = up.end(signal.SIGTERM)
+        after = run("env", "--directory", str(directory))
+        assert processes_with(str(directory)) == []
+        assert list(Path(parent).iterdir()) == []
+    assert up.process.returncode == 0, errors
+    assert (second.returncode, second.stdout) == (1, "")
+    assert "already up" in second.stderr
+    assert env.returncode == 0
+    assert "unset AWS_PROFILE\n" in env.stdout
+    variables = dict(
+        item.split("=", 1) for item in shell.stdout.decode().split("\0") if "=" in item
+    )
+    assert variables["FOOBAR_ENCLAVE"] == f"unix:{directory}/enclave.sock"
+    assert "AWS_PROFILE" not in variables
+    assert "foobar-instance create-key" in output
+    assert measure_enclave().pcr0.hex() in output
+    assert (after.returncode, after.stdout) == (1, "")
+    assert "no emulator is up" in after.stderr
+    assert "Traceback" not in errors
+
+
+def test_ctrl_c_ends_a_debug_enclave_too() -> None:
+    with short_directory() as parent:
+        up = Up(Path(parent) / "e", "--debug-mode")
+        up.end(signal.SIGINT)
+        assert list(Path(parent).iterdir()) == []
+    assert up.process.returncode == 0
+
+
+def test_an_enclave_ends_with_an_emulator_that_is_killed() -> None:
+    with short_directory() as parent:
+        directory = Path(parent) / "e"
+        up = Up(directory)
+        up.end(signal.SIGKILL)
+        deadline = time.monotonic() + SECONDS
+        while processes_with(str(directory)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert run("env", "--directory", str(directory)).returncode == 1
+        again = Up(directory)
+        again.end(signal.SIGTERM)
+        assert list(Path(parent).iterdir()) == []
+
+
+def test_up_in_a_directory_that_will_not_do() -> None:
+    result = run("up", "--directory", "/proc/none")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_env_answers_without_loading_the_emulator(tmp_path: Path) -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from emulator.__main__ import main;"
+        f"CliRunner().invoke(main, ['env', '--directory', {str(tmp_path)!r}]);"
+        "sys.exit(bool({'moto', 'boto3'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
