@@ -41,7 +41,7 @@ MAX_PLAINTEXT: Final = MAX_CIPHERTEXT - GCM_TAG_BYTES
 
 _SALT: Final = b"foobar-service-salt"
 # The longest ciphertext in base64, in JSON beside an ephemeral key and a nonce, in base64url.
-_MAX_MESSAGE: Final = (MAX_CIPHERTEXT * 4 // 3 + 512) * 4 // 3
+MAX_MESSAGE: Final = (MAX_CIPHERTEXT * 4 // 3 + 512) * 4 // 3
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -124,8 +124,8 @@ def parse_message(text: str) -> Message:
         EnvelopeError: too long, not base64url, not the three fields, a nonce of another length
             than 12 bytes, no room for a tag, or an ephemeral key that is not on P-256.
     """
-    if len(text) > _MAX_MESSAGE:
-        raise EnvelopeError(f"the ciphertext message is longer than {_MAX_MESSAGE} characters")
+    if len(text) > MAX_MESSAGE:
+        raise EnvelopeError(f"the ciphertext message is longer than {MAX_MESSAGE} characters")
     try:
         fields = parse_json_object(_from_base64url(text))
         message = Message(*(_field(fields, name) for name in ("e", "n", "c")))

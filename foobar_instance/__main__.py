@@ -1,0 +1,5 @@
+"""`python -m foobar_instance`."""
+
+from foobar_instance.cli import main
+
+main()

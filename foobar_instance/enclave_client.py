@@ -1,0 +1,85 @@
+"""One conversation with the enclave: a request line out, a bounded response line back."""
+
+from __future__ import annotations
+
+import socket
+from types import TracebackType
+from typing import Final, Self
+
+from foobar_instance.errors import EnclaveRefusedError, EnclaveUnavailableError
+from foobar_instance.text import one_line
+from foobar_shared.addresses import Address, connect
+from foobar_shared.errors import MessageError
+from foobar_shared.framing import LineSocket
+from foobar_shared.messages import ErrorResponse, Request, encode_request, name_of, parse_response
+
+_CONNECT_SECONDS: Final = 5.0
+_SEND_SECONDS: Final = 10.0
+_ANSWER_SECONDS: Final = 90.0  # createKey talks to KMS, with retries
+_LINE_SECONDS: Final = 10.0
+
+
+class EnclaveClient:
+    """A connection to the enclave. Whatever it answers may be the parent's word."""
+
+    def __init__(self, address: Address) -> None:
+        """Connect.
+
+        Raises:
+            EnclaveUnavailableError: nobody listens there.
+        """
+        try:
+            self._socket: socket.socket = connect(address, seconds=_CONNECT_SECONDS)
+        except OSError as error:
+            raise EnclaveUnavailableError(
+                f"no enclave answers at {address} ({error.strerror or 'timed out'}): start it, or "
+                "name its address with --enclave"
+            ) from error
+        self._lines = LineSocket(self._socket)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def ask(self, request: Request) -> bytes:
+        """The raw attestation document that answers `request`; nothing is verified yet.
+
+        Raises:
+            EnclaveRefusedError: the enclave answered an error, or no valid response.
+            EnclaveUnavailableError: the connection was lost, or no answer came in time.
+        """
+        return self.ask_line(encode_request(request), name_of(request))
+
+    def ask_line(self, line: bytes, name: str) -> bytes:
+        """As `ask`, with the request line given."""
+        try:
+            self._lines.send_line(line, within=_SEND_SECONDS)
+            answer = self._lines.read_line(idle=_ANSWER_SECONDS, within=_LINE_SECONDS)
+        except (MessageError, OSError) as error:
+            raise EnclaveUnavailableError(
+                f"the connection to the enclave was lost ({one_line(error)}): is it still running?"
+            ) from error
+        if answer is None:
+            raise EnclaveUnavailableError(
+                "the enclave closed the connection without an answer: see its console"
+            )
+        return _attestation(answer, name)
+
+
+def _attestation(answer: bytes, name: str) -> bytes:
+    try:
+        response = parse_response(answer)
+    except MessageError as error:
+        raise EnclaveRefusedError(f"the enclave's answer is malformed: {error}") from error
+    if isinstance(response, ErrorResponse):
+        raise EnclaveRefusedError(f"the enclave refused {name}: {one_line(response.text)}")
+    if response.name != name:
+        raise EnclaveRefusedError(f"the enclave answered {response.name} to {name}")
+    return response.attestation

@@ -1,0 +1,55 @@
+"""The errors of the command line: what was wrong and what to do, and the exit code."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class InstanceError(Exception):
+    """Base of every error that a command reports; its text is one line without any secret.
+
+    Attributes:
+        exit_code: 1 the operation failed, 2 wrong usage, 3 something did not verify.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(InstanceError):
+    """The command can't be carried out as it was given."""
+
+    exit_code = 2
+
+
+class NotVerifiedError(InstanceError):
+    """An attestation, proof or ciphertext that must not be relied on."""
+
+    exit_code = 3
+
+
+class FileError(InstanceError):
+    """A file that can't be read or written."""
+
+
+class EnclaveUnavailableError(InstanceError):
+    """No enclave answers."""
+
+
+class EnclaveRefusedError(InstanceError):
+    """The enclave answered an error."""
+
+
+class MetadataError(InstanceError):
+    """Instance metadata is missing or has no credentials."""
+
+
+class RelayError(InstanceError):
+    """The relay can't listen."""
+
+
+class KmsError(InstanceError):
+    """KMS refused, can't be reached, or answered something unfit."""
+
+
+class KmsStaleAttestationError(KmsError):
+    """KMS holds the attestation document to be too old."""

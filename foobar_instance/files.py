@@ -1,0 +1,57 @@
+"""Files: read with a bound, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from foobar_instance.errors import FileError
+
+PUBLIC_MODE: Final = 0o644
+
+
+def read_file(path: Path, *, limit: int) -> bytes:
+    """The content of a file of at most `limit` bytes.
+
+    Raises:
+        FileError: it can't be read, or is longer.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > limit:
+        raise FileError(f"cannot read {path}: longer than {limit} bytes")
+    return data
+
+
+def read_stdin(*, limit: int) -> bytes:
+    """Standard input to its end, or `limit` + 1 bytes of it where it has more."""
+    return sys.stdin.buffer.read(limit + 1)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a public file atomically: a reader sees the old content or the new, never a part.
+
+    Raises:
+        FileError: it can't be written; what was there before is still there.
+    """
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), PUBLIC_MODE)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise FileError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,117 @@
+"""EC2 instance metadata (IMDSv2): region, account, and the instance role's credentials."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from botocore.session import Session
+from botocore.utils import IMDSFetcher, InstanceMetadataFetcher, InstanceMetadataRegionFetcher
+
+from foobar_instance.errors import MetadataError
+from foobar_instance.text import one_line
+from foobar_shared.aws_names import check_account_id, check_region, partition_of
+from foobar_shared.errors import NameFormatError
+from foobar_shared.messages import Credentials
+
+_SECONDS: Final = 2
+_ATTEMPTS: Final = 2
+_IAM_INFO: Final = "/latest/meta-data/iam/info"
+_PROFILE_ARN: Final = re.compile(r"arn:([a-z-]+):iam::([0-9]{12}):instance-profile/.+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceIdentity:
+    """Who this instance is: its region, account, role name and the role's credentials."""
+
+    region: str
+    account_id: str
+    role: str
+    credentials: Credentials
+
+
+class _Fetcher(IMDSFetcher):
+    """botocore's own fetcher, for the one document that its other fetchers do not read."""
+
+    def instance_profile_arn(self) -> str:
+        token = self._fetch_metadata_token()  # type: ignore[attr-defined] # not in the stubs
+        response = self._get_request(  # type: ignore[attr-defined]
+            url_path=_IAM_INFO, retry_func=None, token=token
+        )
+        if response.status_code != 200:
+            raise MetadataError(
+                "this instance has no IAM role: attach an instance profile with the role"
+            )
+        return str(json.loads(response.text).get("InstanceProfileArn", ""))
+
+
+def read_identity(role: str) -> InstanceIdentity:
+    """Region, account and credentials of the instance's role, which must be `role`.
+
+    Raises:
+        MetadataError: no metadata service, no role, another role, or no credentials.
+    """
+    config = _config(Session())
+    fetcher = _Fetcher(timeout=_SECONDS, num_attempts=_ATTEMPTS, config=config)
+    regions = InstanceMetadataRegionFetcher(_SECONDS, _ATTEMPTS, config=config)
+    credentials = InstanceMetadataFetcher(_SECONDS, _ATTEMPTS, config=config)
+    try:
+        region = regions.retrieve_region()
+        if not region:
+            raise MetadataError(
+                "no instance metadata service answers: run this on the parent EC2 instance, with "
+                "IMDSv2 enabled"
+            )
+        arn = fetcher.instance_profile_arn()
+        found = credentials.retrieve_iam_role_credentials()
+    except MetadataError:
+        raise
+    except Exception as error:  # the fetchers do not bound what they raise
+        raise MetadataError(
+            f"instance metadata can't be read ({type(error).__name__}): run this on the parent "
+            "EC2 instance, with IMDSv2 enabled"
+        ) from error
+    return _identity(region, arn, found, role)
+
+
+def _identity(region: str, arn: str, found: dict[str, str], role: str) -> InstanceIdentity:
+    profile = _PROFILE_ARN.fullmatch(arn)
+    if profile is None:
+        raise MetadataError("instance metadata names no instance profile")
+    if not found:
+        raise MetadataError(
+            f"the instance's role has no credentials: check that the role {role} exists, and that "
+            "EC2 may assume it"
+        )
+    if found["role_name"] != role:
+        raise MetadataError(
+            f"the instance's role is {one_line(found['role_name'])}, not {role}: say so with --role"
+        )
+    try:
+        check_region(region)
+        account_id = check_account_id(profile[2])
+    except NameFormatError as error:
+        raise MetadataError(f"instance metadata: {error}") from error
+    if profile[1] != partition_of(region):
+        raise MetadataError("instance metadata names a region of another partition than the role's")
+    return InstanceIdentity(
+        region=region,
+        account_id=account_id,
+        role=role,
+        credentials=Credentials(found["access_key"], found["secret_key"], found["token"]),
+    )
+
+
+def _config(session: Session) -> dict[str, object]:
+    """What the SDK's own configuration says of the metadata service; version 1 never."""
+    return {
+        "ec2_metadata_service_endpoint": session.get_config_variable(
+            "ec2_metadata_service_endpoint"
+        ),
+        "ec2_metadata_service_endpoint_mode": session.get_config_variable(
+            "ec2_metadata_service_endpoint_mode"
+        ),
+        "ec2_metadata_v1_disabled": True,
+    }

@@ -1,0 +1,52 @@
+"""create-key, encrypt and decrypt by the real programs, against the emulated machine."""
+
+import json
+
+import pytest
+
+from tests.e2e.conftest import Cli
+
+
+def test_the_commands_of_the_readme(cli: Cli) -> None:
+    assert cli.done("create-key") == b""
+    ciphertext = cli.done("encrypt", "--plaintext=attack at dawn").decode().strip()
+    assert cli.done("decrypt", "--ciphertext", ciphertext) == b"Count 'a': 4\n"
+
+
+def test_the_originals_option_names(keyed: Cli) -> None:
+    moved = keyed.attestation.rename(keyed.folder / "elsewhere.out")
+    root = keyed.emulator.environment["FOOBAR_ROOT_PATH"]
+    options = ["--attestationPath", str(moved), "--rootPath", root]
+    ciphertext = keyed.done("encrypt", *options, "--plaintext", "banana", FOOBAR_ROOT_PATH="")
+    answer = keyed.done("decrypt", *options, "--ciphertext", ciphertext.decode().strip())
+    assert answer == b"Count 'a': 3\n"
+
+
+@pytest.mark.parametrize(
+    "plaintext",
+    [b"", b"a", b"\0a\xff\n\raA\x80", b"a" * 42890, "a\u00e0 \u03b1".encode()],
+    ids=["empty", "one", "bytes", "longest", "text"],
+)
+def test_a_pipeline_takes_bytes_of_any_content(keyed: Cli, plaintext: bytes) -> None:
+    ciphertext = keyed.done("encrypt", "--plaintext", "-", stdin=plaintext)
+    answer = keyed.done("decrypt", "--ciphertext", "-", stdin=ciphertext)
+    assert answer == b"Count 'a': %d\n" % plaintext.count(b"a")
+
+
+def test_json(keyed: Cli) -> None:
+    ciphertext = keyed.done("encrypt", "--plaintext", "banana").decode().strip()
+    answer = json.loads(keyed.done("decrypt", "--json", "--ciphertext", ciphertext))
+    assert answer["count"] == 3
+
+
+def test_one_byte_too_many_is_refused_with_the_limit(keyed: Cli) -> None:
+    result = keyed("encrypt", "--plaintext", "-", stdin=b"a" * 42891)
+    assert result.returncode != 0
+    assert b"42890" in result.stderr
+    assert result.stdout == b""
+
+
+def test_quiet_says_nothing(keyed: Cli) -> None:
+    ciphertext = keyed.done("encrypt", "--plaintext", "x").decode().strip()
+    result = keyed("decrypt", "-q", "--ciphertext", ciphertext)
+    assert (result.returncode, result.stdout) == (0, b"Count 'a': 0\n")
