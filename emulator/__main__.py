@@ -36,7 +36,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(short_help="Start everything, and stay until Ctrl-C.")
 @_directory
 @click.option("--debug-mode", is_flag=True, help="Run the enclave in debug mode: PCR0 is zero.")
 def up(directory: Path | None, *, debug_mode: bool) -> None:
@@ -50,7 +50,7 @@ def up(directory: Path | None, *, debug_mode: bool) -> None:
         _fail(error)
 
 
-@main.command()
+@main.command(short_help="Print shell lines that point programs at it.")
 @_directory
 def env(directory: Path | None) -> None:
     """Print the shell lines that point foobar-instance at a running emulator."""

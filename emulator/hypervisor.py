@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,6 @@ from foobar_shared.messages import (
 
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
-_POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +114,12 @@ class RunningEnclave:
         Raises:
             EnclaveFailedError: it ended or refused, or did not answer in time.
         """
-        deadline = time.monotonic() + _START_SECONDS
         try:
             with connect(self.address, seconds=_START_SECONDS) as connection:
                 lines = LineSocket(connection)
                 lines.send_line(encode_request(GetAttestationRequest()), within=_START_SECONDS)
-                answer = self._read_line(lines, deadline)
-        except OSError:
+                answer = lines.read_line(idle=_START_SECONDS, within=_START_SECONDS)
+        except OSError:  # an enclave that has ended no longer listens
             answer = None
         if answer is None or not isinstance(parse_response(answer), AttestationResponse):
             ended = self._process.poll()
@@ -131,25 +128,19 @@ class RunningEnclave:
 
     def stop(self) -> int:
         """End the process and its NSM; the exit code, 0 where it ended cleanly."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
         self._process.terminate()
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         with contextlib.suppress(OSError):  # the enclave's end is closed already
             self._channel.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._channel.close()
         return self._process.returncode
-
-    def _read_line(self, lines: LineSocket, deadline: float) -> bytes | None:
-        while self._process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(TimeoutError):
-                return lines.read_line(idle=_POLL_SECONDS, within=_START_SECONDS)
-        return None
 
 
 def _spawn(

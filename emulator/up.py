@@ -38,7 +38,7 @@ _UNSET: Final = (
     "AWS_EC2_METADATA_DISABLED", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
     "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "FOOBAR_ATTESTATION_PATH",
+    "FOOBAR_ATTESTATION_PATH", "FOOBAR_ROLE", "FOOBAR_PCR0", "FOOBAR_PCR",
 )  # fmt: skip
 
 
@@ -165,6 +165,10 @@ class Emulator:
         enclave.wait_until_ready()
         return enclave
 
+    def stop_enclave(self, name: str) -> int:
+        """End an enclave; its exit code, 0 where it ended cleanly."""
+        return self._enclaves.pop(name).stop()
+
     def measurements_path(self, name: str = "enclave") -> Path:
         """A file with an enclave's measurements, as `nitro-cli build-enclave` prints them."""
         file_name = (
@@ -191,7 +195,7 @@ class Emulator:
         for name, enclave in self._enclaves.items():
             if enclave.exit_code is not None:
                 raise EnclaveFailedError(
-                    f"the enclave {name} has ended with exit code {enclave.exit_code}"
+                    f"enclave {name!r} has ended by itself, with exit code {enclave.exit_code}"
                 )
 
     def _kms(self, stack: ExitStack) -> KmsServer:
@@ -229,5 +233,4 @@ class Emulator:
 
     def _stop_enclaves(self) -> None:
         while self._enclaves:
-            _, enclave = self._enclaves.popitem()
-            enclave.stop()
+            self.stop_enclave(next(iter(self._enclaves)))

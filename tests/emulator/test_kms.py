@@ -22,6 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from emulator.documents import attestation_document
 from emulator.identity import AccessKey, CredentialStore, Instance
+from emulator.kms.errors import KmsError
+from emulator.kms.fields import Fields
+from emulator.kms.keys import with_algorithms
 from emulator.kms.server import KmsServer
 from emulator.kms.service import KmsService
 from emulator.kms.sigv4 import Authenticator
@@ -66,6 +69,7 @@ class Kms:
     role: KMSClient
     root: KMSClient
     pki: NitroPki
+    service: KmsService
 
     def create(self, **changes: object) -> str:
         members: dict[str, Any] = {
@@ -139,6 +143,7 @@ def kms(pki: NitroPki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kms
             role=connect(credentials.session(INSTANCE.role_session(), now=utc_now())),
             root=connect(credentials.long_term_key(INSTANCE.root())),
             pki=pki,
+            service=service,
         )
     store.forget()
 
@@ -355,6 +360,25 @@ def test_what_is_allowed_and_not_offered_says_so(kms: Kms) -> None:
     assert code == "UnsupportedOperationException"
     assert code_of(kms.root.list_keys) == "UnsupportedOperationException"
     assert code_of(kms.role.list_keys) == "AccessDeniedException"
+
+
+def test_an_operation_that_kms_does_not_have(kms: Kms) -> None:
+    with pytest.raises(KmsError) as error:
+        kms.service.perform("Nonsense", Fields({}), INSTANCE.root())
+    assert error.value.code == "UnknownOperationException"
+
+
+def test_a_symmetric_key_has_no_public_key(kms: Kms) -> None:
+    own = kms.create(
+        KeySpec="SYMMETRIC_DEFAULT", KeyUsage="ENCRYPT_DECRYPT", Policy=default_policy()
+    )
+    code, message = refused(lambda: kms.role.get_public_key(KeyId=own))
+    assert (code, "no public key" in message) == ("UnsupportedOperationException", True)
+
+
+def test_nothing_that_kms_leaves_out_is_null() -> None:
+    members: dict[str, object] = {"KeyUsage": "SIGN_VERIFY", "SigningAlgorithms": ["x"], "Y": None}
+    assert with_algorithms(members) == {"KeyUsage": "SIGN_VERIFY", "SigningAlgorithms": ["x"]}
 
 
 def test_a_policy_is_put_where_it_is_allowed(kms: Kms) -> None:

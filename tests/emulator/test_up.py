@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 import pytest
 from botocore.exceptions import ClientError
@@ -156,16 +157,23 @@ def test_a_name_is_used_once_and_fits_a_path(emulator: Emulator) -> None:
         emulator.start_enclave("../x")
 
 
+def test_an_enclave_ends_cleanly(emulator: Emulator) -> None:
+    enclave = emulator.start_enclave("clean")
+    assert emulator.stop_enclave("clean") == 0
+    assert enclave.exit_code == 0
+    assert emulator.start_enclave("clean").exit_code is None, "the name is free again"
+
+
 def test_an_enclave_that_ends_by_itself_is_noticed(emulator: Emulator) -> None:
     emulator.check()
     brief = emulator.start_enclave("brief")
     brief._process.kill()
     brief._process.wait()
-    with pytest.raises(EnclaveFailedError, match="brief has ended"):
+    with pytest.raises(EnclaveFailedError, match="'brief' has ended"):
         emulator.check()
     with pytest.raises(EnclaveFailedError, match="ended with exit code -9"):
         brief.wait_until_ready()
-    emulator._enclaves.pop("brief").stop()
+    assert emulator.stop_enclave("brief") == -9
 
 
 def test_the_environment_leads_nowhere_else(emulator: Emulator) -> None:
@@ -220,6 +228,13 @@ class Up:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
     def end(self, number: int) -> tuple[str, str]:
         self.process.send_signal(number)
         return self.process.communicate(timeout=SECONDS)
@@ -247,20 +262,11 @@ def processes_with(text: str) -> list[int]:
 
 
 def test_up_env_and_sigterm_leave_nothing_behind() -> None:
-    with short_directory() as parent:
-        directory = Path(parent) / "it's"
-        up = Up(directory)
+    with short_directory() as parent, Up(directory := Path(parent) / "it's") as up:
         assert len(processes_with(str(directory))) == 2, "the emulator and its enclave"
         second = run("up", "--directory", str(directory))
         env = run("env", "--directory", str(directory))
-        script = f'eval "$({shlex.quote(sys.executable)} -m emulator env --directory "$1")"\nenv -0'
-        shell = subprocess.run(
-            ["/bin/sh", "-c", script, "sh", str(directory)],
-            capture_output=True,
-            env={"AWS_PROFILE": "mine", "PATH": os.defpath, "HOME": "/"},
-            check=True,
-            timeout=SECONDS,
-        )
+        variables = variables_of_a_shell(directory)
         output, errors = up.end(signal.SIGTERM)
         after = run("env", "--directory", str(directory))
         assert processes_with(str(directory)) == []
@@ -270,9 +276,6 @@ def test_up_env_and_sigterm_leave_nothing_behind() -> None:
     assert "already up" in second.stderr
     assert env.returncode == 0
     assert "unset AWS_PROFILE\n" in env.stdout
-    variables = dict(
-        item.split("=", 1) for item in shell.stdout.decode().split("\0") if "=" in item
-    )
     assert variables["FOOBAR_ENCLAVE"] == f"unix:{directory}/enclave.sock"
     assert "AWS_PROFILE" not in variables
     assert "foobar-instance create-key" in output
@@ -282,26 +285,48 @@ def test_up_env_and_sigterm_leave_nothing_behind() -> None:
     assert "Traceback" not in errors
 
 
+def variables_of_a_shell(directory: Path) -> dict[str, str]:
+    """What a shell that has read the output of `env` hands on to programs."""
+    script = f'eval "$({shlex.quote(sys.executable)} -m emulator env --directory "$1")"\nenv -0'
+    shell = subprocess.run(
+        ["/bin/sh", "-c", script, "sh", str(directory)],
+        capture_output=True,
+        env={"AWS_PROFILE": "mine", "PATH": os.defpath, "HOME": "/"},
+        check=True,
+        timeout=SECONDS,
+    )
+    return dict(item.split("=", 1) for item in shell.stdout.decode().split("\0") if item)
+
+
 def test_ctrl_c_ends_a_debug_enclave_too() -> None:
-    with short_directory() as parent:
-        up = Up(Path(parent) / "e", "--debug-mode")
+    with short_directory() as parent, Up(Path(parent) / "e", "--debug-mode") as up:
         up.end(signal.SIGINT)
         assert list(Path(parent).iterdir()) == []
     assert up.process.returncode == 0
 
 
+def test_up_ends_when_its_enclave_does() -> None:
+    with short_directory() as parent, Up(directory := Path(parent) / "e") as up:
+        (enclave,) = set(processes_with(str(directory))) - {up.process.pid}
+        os.kill(enclave, signal.SIGKILL)
+        _, errors = up.process.communicate(timeout=SECONDS)
+        assert list(Path(parent).iterdir()) == []
+    assert up.process.returncode == 1
+    assert errors.endswith("error: enclave 'enclave' has ended by itself, with exit code -9\n")
+
+
 def test_an_enclave_ends_with_an_emulator_that_is_killed() -> None:
     with short_directory() as parent:
         directory = Path(parent) / "e"
-        up = Up(directory)
-        up.end(signal.SIGKILL)
+        with Up(directory) as up:
+            up.end(signal.SIGKILL)
         deadline = time.monotonic() + SECONDS
         while processes_with(str(directory)):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert run("env", "--directory", str(directory)).returncode == 1
-        again = Up(directory)
-        again.end(signal.SIGTERM)
+        with Up(directory) as again:
+            again.end(signal.SIGTERM)
         assert list(Path(parent).iterdir()) == []
 
 
