@@ -19,13 +19,16 @@ from foobar_instance.options import (
     attestation_option,
     enclave_option,
     option,
+    partition_option,
+    path_option,
     trust_options,
     verbosity_options,
 )
 
 if TYPE_CHECKING:
-    from foobar_instance.decrypt import Result
+    from foobar_instance.attestation import Partition
     from foobar_instance.progress import Progress
+    from foobar_instance.result import Result
     from foobar_instance.trust import Trust
     from foobar_shared.addresses import Address
     from foobar_shared.envelope import Message
@@ -113,23 +116,104 @@ def encrypt_command(attestation_path: Path, plaintext: str, **common: Any) -> No
 @trust_options
 @verbosity_options
 @click.option("--ciphertext", required=True, metavar="TEXT|-", help="The message; - reads stdin.")
+@path_option("--proof", help="Write a proof of the result here, for verify.")
 @option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def decrypt_command(
-    attestation_path: Path, enclave: str, ciphertext: str, as_json: bool, **common: Any
+    attestation_path: Path,
+    enclave: str,
+    ciphertext: str,
+    proof: Path | None,
+    as_json: bool,
+    **common: Any,
 ) -> None:
     """Have the enclave decrypt a message and count its letters 'a'.
 
     foobar-instance encrypt --plaintext - < message | foobar-instance decrypt --ciphertext -
     """
     from foobar_instance.decrypt import decrypt
-    from foobar_instance.files import read_file
+    from foobar_instance.files import read_file, write_file
+    from foobar_instance.proof import proof_of
 
     progress, trust = _set_up(common)
     message = _message(ciphertext)
     document = read_file(attestation_path, limit=MAX_DOCUMENT)
     address = _address("--enclave", enclave)
     result = decrypt(message, document, address, trust, progress, now=_now)
+    if proof is not None:
+        write_file(proof, proof_of(result).encode())
+        progress.step(f"proof saved in {proof}")
     click.echo(_result_json(result) if as_json else f"Count 'a': {result.count}")
+
+
+@cli.command("verify")
+@path_option("--proof", required=True, help="The proof that decrypt --proof has written.")
+@click.option("--ciphertext", required=True, metavar="TEXT|-", help="The message; - reads stdin.")
+@path_option(
+    "--attestation-path",
+    "--attestationPath",
+    "attestation_path",
+    help="The key's attestation that you know: the proof must hold the very same.",
+)
+@trust_options
+@verbosity_options
+@option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify_command(
+    proof: Path, ciphertext: str, attestation_path: Path | None, as_json: bool, **common: Any
+) -> None:
+    """Verify a result that somebody else obtained: offline, on any machine, without AWS.
+
+    Needs the proof, the ciphertext message that it is for, and the PCR0 of the enclave that you
+    trust. docs/proof.md says what a proof proves, and what it does not.
+    """
+    from foobar_instance.errors import NotVerifiedError
+    from foobar_instance.files import read_file
+    from foobar_instance.proof import MAX_PROOF, parse_proof, verify_proof
+
+    _, trust = _set_up(common)
+    message = _message(ciphertext)
+    parsed = parse_proof(read_file(proof, limit=MAX_PROOF))
+    if attestation_path is not None:
+        known = read_file(attestation_path, limit=MAX_DOCUMENT)
+        if parsed.key != known:
+            raise NotVerifiedError(
+                f"the proof is for another key than the one that {attestation_path} attests"
+            )
+    result = verify_proof(parsed, message, trust)
+    click.echo(_result_json(result) if as_json else _result_text(result))
+
+
+@cli.command("describe")
+@click.argument("path", type=click.Path(path_type=Path, allow_dash=True))
+@path_option(
+    "--root-path",
+    "--rootPath",
+    "root_path",
+    help="Root certificate (PEM) to verify under instead of AWS's packaged one.",
+)
+@partition_option
+@option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+def describe_command(
+    path: Path, root_path: Path | None, partition: Partition, as_json: bool
+) -> None:
+    """Show any Nitro Enclave's attestation document: raw, base64 or hexadecimal.
+
+    PATH is a file, or - for standard input. The document is judged under the root at its own
+    signed time, with no enclave pinned: the exit code is 0 if it verifies, 3 if not.
+    """
+    from foobar_instance import describe
+    from foobar_instance.errors import NotVerifiedError
+    from foobar_instance.files import read_file, read_stdin
+    from foobar_instance.pinning import load_root
+    from foobar_instance.progress import choose_progress
+
+    limit = describe.MAX_INPUT
+    data = read_stdin(limit=limit) if str(path) == "-" else read_file(path, limit=limit)
+    root = load_root(root_path, partition, choose_progress(quiet=False))
+    name = str(root_path) if root_path else f"AWS's root for the partition {partition}"
+    description = describe.describe(describe.decode_input(data), root, name, now=_now())
+    click.echo(describe.as_json(description) if as_json else describe.as_text(description))
+    if not description.verdict.verified:
+        raise click.exceptions.Exit(NotVerifiedError.exit_code)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -241,6 +325,18 @@ def _result_json(result: Result) -> str:
             "requestSha256": hashlib.sha256(result.request_line).hexdigest(),
         },
         indent=2,
+    )
+
+
+def _result_text(result: Result) -> str:
+    attestation = result.attestation
+    return "\n".join(
+        (
+            f"Count 'a': {result.count}",
+            f"computed:  {attestation.timestamp:%Y-%m-%d %H:%M:%S} UTC",
+            f"by PCR0:   {attestation.pcrs[0].hex()}",
+            f"key:       {result.key.key_arn}",
+        )
     )
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from foobar_instance.attestation import Attestation
 from foobar_instance.enclave_client import EnclaveClient
-from foobar_instance.errors import KmsStaleAttestationError, NotVerifiedError
+from foobar_instance.errors import KmsStaleAttestationError
 from foobar_instance.kms import KmsService
 from foobar_instance.progress import Progress
+from foobar_instance.result import Result, attested_count, check_same_enclave
 from foobar_instance.trust import Trust, key_claims
 from foobar_shared.addresses import Address
-from foobar_shared.claims import KeyClaims, parse_result_claims
+from foobar_shared.claims import KeyClaims
 from foobar_shared.envelope import Message
-from foobar_shared.errors import MessageError
 from foobar_shared.messages import (
     NONCE_BYTES,
     DecryptRequest,
@@ -26,22 +23,6 @@ from foobar_shared.messages import (
     encode_request,
     name_of,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A verified result, and the three things that prove it to others.
-
-    `key_document` and `result_document` are raw attestation documents, `request_line` is the
-    request as sent, without its line feed.
-    """
-
-    count: int
-    key: KeyClaims
-    attestation: Attestation
-    key_document: bytes
-    request_line: bytes
-    result_document: bytes
 
 
 def decrypt(
@@ -111,32 +92,3 @@ class _Asker:
         check_same_enclave(attestation, self.pcr0, what)
         self.progress.step("enclave attestation verified")
         return document
-
-
-def check_same_enclave(attestation: Attestation, pcr0: bytes, what: str) -> None:
-    """The document is of the enclave image that the key is locked to.
-
-    Raises:
-        NotVerifiedError: it is of another.
-    """
-    if not hmac.compare_digest(attestation.pcrs.get(0, b""), pcr0):
-        raise NotVerifiedError(
-            f"{what} has another PCR0 than the key's: the key was made by another enclave image"
-        )
-
-
-def attested_count(attestation: Attestation, request_line: bytes) -> int:
-    """The count that a verified document attests for this very request.
-
-    Raises:
-        NotVerifiedError: it attests no result, or that of another request.
-    """
-    try:
-        claims = parse_result_claims(attestation.user_data)
-    except MessageError as error:
-        raise NotVerifiedError(f"the result's attestation holds no result: {error}") from error
-    if not hmac.compare_digest(claims.request_sha256, hashlib.sha256(request_line).digest()):
-        raise NotVerifiedError(
-            "the result's attestation is for another request than the one that was sent"
-        )
-    return claims.count

@@ -38,6 +38,17 @@ def attestation_option(function: F) -> F:
     )(function)
 
 
+def partition_option(function: F) -> F:
+    """Which of AWS's partitions."""
+    return option(
+        "--partition",
+        type=click.Choice(["aws", "aws-us-gov"]),
+        default="aws",
+        show_default=True,
+        help="Which of the packaged AWS roots to trust.",
+    )(function)
+
+
 def trust_options(function: F) -> F:
     """Root and measurements: what a command trusts."""
     options = (
@@ -47,13 +58,7 @@ def trust_options(function: F) -> F:
             "root_path",
             help="Root certificate (PEM) to trust instead of AWS's packaged one.",
         ),
-        option(
-            "--partition",
-            type=click.Choice(["aws", "aws-us-gov"]),
-            default="aws",
-            show_default=True,
-            help="Which of the packaged AWS roots to trust.",
-        ),
+        partition_option,
         path_option(
             "--measurements",
             help="Expected PCRs: the JSON that nitro-cli build-enclave prints. "

@@ -51,22 +51,28 @@ def make_trust(options: TrustOptions, progress: Progress) -> Trust:
     if options.allow_debug:
         progress.warn("debug-mode enclaves are accepted: they prove nothing about their code")
     return Trust(
-        verifier=Verifier(_root(options, progress)),
+        verifier=Verifier(load_root(options.root_path, options.partition, progress)),
         measurements=_measurements(options, progress),
         allow_debug=options.allow_debug,
     )
 
 
-def _root(options: TrustOptions, progress: Progress) -> x509.Certificate:
-    packaged = packaged_root(options.partition)
-    if options.root_path is None:
+def load_root(path: Path | None, partition: Partition, progress: Progress) -> x509.Certificate:
+    """The root certificate to trust; one that is not AWS's for the partition is said.
+
+    Raises:
+        UsageError: the file holds no certificate.
+        FileError: the file can't be read.
+    """
+    packaged = packaged_root(partition)
+    if path is None:
         return packaged
     try:
-        root = x509.load_pem_x509_certificate(read_file(options.root_path, limit=_MAX_ROOT))
+        root = x509.load_pem_x509_certificate(read_file(path, limit=_MAX_ROOT))
     except ValueError as error:
-        raise UsageError(f"{options.root_path} holds no certificate in PEM") from error
+        raise UsageError(f"{path} holds no certificate in PEM") from error
     if root != packaged:
-        progress.warn(f"trusting the root in {options.root_path} instead of AWS's")
+        progress.warn(f"trusting the root in {path} instead of AWS's")
     return root
 
 
