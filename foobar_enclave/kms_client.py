@@ -33,9 +33,9 @@ from foobar_shared.messages import Credentials
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
 
-# At debug level the SDK logs what it signs, the session token included.
+# At debug level the SDK logs what it signs, the session token included; at others, in its own form.
 for _library in (boto3, botocore, urllib3):
-    logging.getLogger(_library.__name__).setLevel(logging.WARNING)
+    logging.getLogger(_library.__name__).setLevel(logging.CRITICAL)
 
 _CONFIG: Final = Config(  # type: ignore[call-arg]  # the stubs lack one option
     # CreateKey is not idempotent: a second one would make a second key.

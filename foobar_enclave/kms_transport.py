@@ -69,15 +69,11 @@ class KmsTransport:
                 decode_content=False,
             )
             with response:
-                content = response.read(_MAX_RESPONSE + 1)
+                content = _content(operation, response)
         except HTTPError as error:
             raise KmsUnreachableError(operation, _reason(error), sent=True) from None
         except _NotConnectedError as error:
             raise KmsUnreachableError(operation, str(error), sent=False) from None
-        if len(content) > _MAX_RESPONSE:
-            raise KmsAnswerError(
-                f"KMS's answer to {operation} is longer than {_MAX_RESPONSE} bytes"
-            )
         headers = cast("HTTPHeaders", response.headers)  # any mapping will do
         return AWSResponse(request.url, response.status, headers, _Body(content))
 
@@ -91,6 +87,22 @@ class _Body(io.BytesIO):
 
     def stream(self) -> Iterator[bytes]:
         yield self.read()
+
+
+def _content(operation: str, response: urllib3.BaseHTTPResponse) -> bytes:
+    """The whole body of a response that says how long it is.
+
+    Without that, whoever cuts the connection could make a part of a response pass for all of it.
+    """
+    framed = {"content-length", "transfer-encoding"} & {name.lower() for name in response.headers}
+    if not framed:
+        raise KmsUnreachableError(operation, "the connection over the relay was cut", sent=True)
+    content = b""
+    for chunk in response.stream(65536, decode_content=False):
+        content += chunk
+        if len(content) > _MAX_RESPONSE:
+            raise KmsAnswerError(f"KMS's answer to {operation} is longer than it may be")
+    return content
 
 
 def _pool_class(connect: Callable[[], socket.socket]) -> type[urllib3.HTTPSConnectionPool]:

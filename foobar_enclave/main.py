@@ -46,7 +46,8 @@ def main() -> None:
     except EnclaveError as error:
         sys.exit(f"foobar-enclave: {error}")
     except OSError as error:
-        sys.exit(f"foobar-enclave: cannot serve on vsock port {ENCLAVE.port}: {error.strerror}")
+        reason = error.strerror or error
+        sys.exit(f"foobar-enclave: cannot serve on vsock port {ENCLAVE.port}: {reason}")
 
 
 def run(
@@ -143,6 +144,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         name = "aws-nitro-enclave-foobar-service"
         try:
-            parser.exit(message=f"foobar-enclave {importlib.metadata.version(name)}\n")
+            version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            parser.exit(message="foobar-enclave, not installed as a distribution\n")
+            version = "(not installed as a distribution)"
+        sys.stdout.write(f"foobar-enclave {version}\n")
+        parser.exit()

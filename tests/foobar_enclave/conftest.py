@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.foobar_enclave.fake_kms import Authority
+from tests.foobar_enclave.fakes import FakeNsm
+
+
+@pytest.fixture(scope="session")
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.create(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def nsm() -> FakeNsm:
+    return FakeNsm()
+
+
+@pytest.fixture
+def socket_folder() -> Iterator[Path]:
+    """A folder with a path short enough for a unix socket."""
+    with tempfile.TemporaryDirectory(prefix="fb") as folder:
+        yield Path(folder)

@@ -1,0 +1,130 @@
+"""Stand-ins for what the enclave is given: a module, a KMS session, requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import cbor2
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from foobar_enclave.errors import KmsError
+from foobar_enclave.kms import KeyMetadata, KmsConnector, KmsSession, PublicKey
+from foobar_enclave.nsm import NsmDevice
+from foobar_shared.messages import CreateKeyRequest, Credentials
+
+PCR0 = bytes(range(1, 49))
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+ROLE = "aws-nitro-enclave-foobar-iam-role"
+KEY_ID = "1234abcd-12ab-34cd-56ef-1234567890ab"
+KEY_ARN = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{KEY_ID}"
+NONCE = bytes(range(32))
+CREDENTIALS = Credentials("AKIACANARYKEYID", "canary-secret-access-key", "canary-session-token")
+REQUEST = CreateKeyRequest(REGION, ACCOUNT, ROLE, CREDENTIALS, NONCE)
+
+
+def spki(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+P256_KEY = ec.generate_private_key(ec.SECP256R1())
+P256 = spki(P256_KEY)
+
+
+class FakeNsm:
+    """An `NsmTransport` with a bank of registers; its documents are plain CBOR, unsigned."""
+
+    def __init__(self, pcr0: bytes = PCR0) -> None:
+        self.pcrs = {index: bytes(48) for index in range(32)} | {0: pcr0}
+        self.requests: list[bytes] = []
+        self.answers: dict[str, object] = {}
+
+    def exchange(self, request: bytes) -> bytes:
+        self.requests.append(request)
+        decoded = cbor2.loads(request)
+        name, fields = (decoded, {}) if isinstance(decoded, str) else next(iter(decoded.items()))
+        if name in self.answers:
+            return cbor2.dumps(self.answers[name])
+        return cbor2.dumps({name: self._answer(name, fields)})
+
+    def _answer(self, name: str, fields: dict[str, int]) -> dict[str, object]:
+        if name == "DescribePCR":
+            return {"data": self.pcrs[fields["index"]], "lock": fields["index"] < 16}
+        if name == "GetRandom":
+            return {"random": bytes(range(256))}
+        assert name == "Attestation"
+        return {"document": cbor2.dumps(fields)}
+
+    @property
+    def device(self) -> NsmDevice:
+        return NsmDevice(transport=self)
+
+    @property
+    def names(self) -> list[str]:
+        decoded = [cbor2.loads(request) for request in self.requests]
+        return [name if isinstance(name, str) else next(iter(name)) for name in decoded]
+
+
+def metadata(**changes: object) -> KeyMetadata:
+    members: dict[str, object] = {
+        "arn": KEY_ARN,
+        "key_id": KEY_ID,
+        "account_id": ACCOUNT,
+        "spec": "ECC_NIST_P256",
+        "usage": "KEY_AGREEMENT",
+        "origin": "AWS_KMS",
+        "state": "Enabled",
+        "multi_region": False,
+    }
+    return KeyMetadata(**(members | changes))  # type: ignore[arg-type]
+
+
+def public_key(**changes: object) -> PublicKey:
+    members: dict[str, object] = {
+        "key_arn": KEY_ARN,
+        "spec": "ECC_NIST_P256",
+        "usage": "KEY_AGREEMENT",
+        "agreement_algorithms": ("ECDH",),
+        "der": P256,
+    }
+    return PublicKey(**(members | changes))  # type: ignore[arg-type]
+
+
+@dataclass
+class FakeSession:
+    """A `KmsSession` that answers what it is told to, errors included."""
+
+    metadata: KeyMetadata | KmsError = field(default_factory=metadata)
+    public_key: PublicKey | Exception = field(default_factory=public_key)
+    created: list[dict[str, str]] = field(default_factory=list)
+
+    def create_key(self, *, policy: str, description: str) -> KeyMetadata:
+        self.created.append({"policy": policy, "description": description})
+        if isinstance(self.metadata, KmsError):
+            raise self.metadata
+        return self.metadata
+
+    def get_public_key(self, key_arn: str) -> PublicKey:
+        assert key_arn == KEY_ARN
+        if isinstance(self.public_key, Exception):
+            raise self.public_key
+        return self.public_key
+
+
+class FakeConnector(KmsConnector):
+    """Hands out one session, and remembers what was asked for."""
+
+    def __init__(self, session: KmsSession) -> None:
+        super().__init__(no_connection)
+        self._session = session
+        self.opened: list[tuple[str, Credentials]] = []
+
+    def open(self, region: str, credentials: Credentials) -> KmsSession:
+        self.opened.append((region, credentials))
+        return self._session
+
+
+def no_connection(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("nothing may be connected to")

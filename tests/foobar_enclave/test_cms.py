@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from foobar_enclave import cms
+from foobar_enclave.cms import DecryptionError, decrypt_enveloped_data
+from tests.foobar_enclave import ber
+from tests.foobar_enclave.ber import definite, enveloped, indefinite, octets, parts, sequence
+from tests.foobar_enclave.fakes import spki
+from tests.vectors import vector_path
+
+SECRET = bytes(range(32))
+TEXT = "the message does not decrypt"
+
+
+def load_key(path: Path) -> rsa.RSAPrivateKey:
+    key = load_der_private_key(path.read_bytes(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key
+
+
+def refuse(message: bytes, key: rsa.RSAPrivateKey) -> None:
+    """The one exception, with one text and nothing attached that tells why."""
+    with pytest.raises(DecryptionError) as raised:
+        decrypt_enveloped_data(message, key)
+    assert str(raised.value) == TEXT
+    assert raised.value.args == (TEXT,)
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+
+
+@pytest.mark.parametrize("name", ["kms_datakey32_edgebit", "kms_decrypt_hello_world_enclaver"])
+def test_genuine_answers_of_kms_open(name: str) -> None:
+    key = load_key(vector_path(f"kms_cms/{name}.key.der"))
+    message = vector_path(f"kms_cms/{name}.ber").read_bytes()
+    plaintext = vector_path(f"kms_cms/{name}.plaintext.bin").read_bytes()
+    assert decrypt_enveloped_data(message, key) == plaintext
+
+
+@pytest.mark.parametrize("name", ["sdkc_indef_octets_nokey", "sdkc_primitive_ctx0_nokey"])
+def test_genuine_answers_without_a_published_key_parse(name: str) -> None:
+    manifest = json.loads(vector_path("kms_cms/manifest.json").read_text())
+    (entry,) = (entry for entry in manifest if name in entry["file"])
+    envelope = cms._envelope(vector_path(f"kms_cms/{name}.ber").read_bytes())
+    assert envelope is not None
+    assert envelope.recipient.hex() == entry["recipient_ski"]
+    assert envelope.encrypted_key.hex() == entry["encrypted_key"]
+    assert envelope.iv.hex() == entry["iv"]
+    assert envelope.encrypted_content.hex() == entry["encrypted_content"]
+
+
+def test_variants_of_genuine_answers_are_taken_or_refused_as_they_should() -> None:
+    manifest = json.loads(vector_path("derived/manifest.json").read_text())
+    entries = [entry for entry in manifest if "/cms_" in entry["file"] and "key" in entry]
+    assert len(entries) >= 6
+    for entry in entries:
+        folder = vector_path("derived/manifest.json").parent
+        message = (folder / Path(entry["file"]).name).read_bytes()
+        key = load_key(folder / entry["key"])
+        if entry["expected"] == "ACCEPT":
+            assert decrypt_enveloped_data(message, key).hex() == entry["plaintext_hex"]
+        else:
+            refuse(message, key)
+
+
+def test_wycheproof_oaep_vectors_as_content_keys() -> None:
+    """Each vector's ciphertext is the encrypted key; only 32 bytes without a label are one."""
+    path = "cose/wycheproof__rsa_oaep_2048_sha256_mgf1sha256_test.json"
+    (group,) = json.loads(vector_path(path).read_text())["testGroups"]
+    key = load_der_private_key(bytes.fromhex(group["privateKeyPkcs8"]), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    opened = 0
+    for test in group["tests"]:
+        cek = bytes.fromhex(test["msg"]).ljust(32, b"\0")[:32]
+        message = enveloped(SECRET, key, cek=cek, encrypted_key=bytes.fromhex(test["ct"]))
+        if test["result"] == "valid" and len(test["msg"]) == 64 and not test["label"]:
+            assert decrypt_enveloped_data(message, key) == SECRET
+            opened += 1
+        else:
+            refuse(message, key)
+    assert opened == 1
+
+
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 32, 4096])
+def test_content_of_any_length_opens(length: int, rsa_key: rsa.RSAPrivateKey) -> None:
+    content = bytes(length)
+    assert decrypt_enveloped_data(enveloped(content, rsa_key), rsa_key) == content
+
+
+CONTENT_FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "indefinite": lambda c: indefinite(0xA0, octets(c)),
+    "pieces": lambda c: indefinite(0xA0, octets(c[:7]), octets(b""), octets(c[7:])),
+    "primitive": lambda c: definite(0x80, c),
+    "definite": lambda c: definite(0xA0, octets(c)),
+    "definite-pieces": lambda c: definite(0xA0, octets(c[:16]), octets(c[16:])),
+    "long-form-length": lambda c: b"\xa0\x80\x04\x82\x00" + bytes([len(c)]) + c + b"\0\0",
+}
+
+
+@pytest.mark.parametrize("form", CONTENT_FORMS.values(), ids=CONTENT_FORMS)
+def test_content_may_be_whole_or_in_pieces_in_every_form_of_ber(
+    form: Callable[[bytes], bytes], rsa_key: rsa.RSAPrivateKey
+) -> None:
+    made = parts(SECRET, rsa_key)
+    made.encrypted_content = form(made.content)
+    assert decrypt_enveloped_data(made.message(), rsa_key) == SECRET
+
+
+def test_all_lengths_may_be_definite(
+    rsa_key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ber, "indefinite", definite)
+    message = enveloped(SECRET, rsa_key)
+    assert b"\x30\x80" not in message[:4]
+    assert decrypt_enveloped_data(message, rsa_key) == SECRET
+
+
+OTHER_RECIPIENT = definite(0x80, bytes(32))
+HASH = ber.HASH
+SHA1 = sequence(ber.SHA1_OID, ber.NULL)
+LABEL = definite(0xA2, sequence(ber.P_SPECIFIED, octets(b"label")))
+OAEP_CORE = definite(0xA0, HASH) + definite(0xA1, sequence(ber.MGF1, HASH))
+STRUCTURES: dict[str, dict[str, bytes]] = {
+    "another content type": {"content_type": ber.DATA},
+    "version 0": {"version": b"\x02\x01\x00"},
+    "recipient version 0": {"recipient_version": b"\x02\x01\x00"},
+    "another recipient": {"identifier": OTHER_RECIPIENT},
+    "two recipients": {"further_recipients": sequence(b"\x02\x01\x02")},
+    "OAEP with SHA-1 defaults": {"key_algorithm": sequence(ber.RSAES_OAEP, sequence())},
+    "OAEP without parameters": {"key_algorithm": sequence(ber.RSAES_OAEP)},
+    "OAEP with MGF1 of SHA-1": {
+        "key_algorithm": sequence(
+            ber.RSAES_OAEP,
+            sequence(definite(0xA0, HASH), definite(0xA1, sequence(ber.MGF1, SHA1))),
+        )
+    },
+    "OAEP of SHA-1": {
+        "key_algorithm": sequence(
+            ber.RSAES_OAEP,
+            sequence(definite(0xA0, SHA1), definite(0xA1, sequence(ber.MGF1, HASH))),
+        )
+    },
+    "OAEP with a label": {"key_algorithm": sequence(ber.RSAES_OAEP, sequence(OAEP_CORE, LABEL))},
+    "PKCS #1 v1.5": {"key_algorithm": sequence(bytes.fromhex("06092a864886f70d010101"), ber.NULL)},
+    "junk in the OAEP parameters": {
+        "key_algorithm": sequence(
+            ber.RSAES_OAEP,
+            sequence(definite(0xA0, HASH, ber.NULL), definite(0xA1, sequence(ber.MGF1, HASH))),
+        )
+    },
+    "another inner type": {"inner_type": ber.ENVELOPED_DATA},
+    "AES-128": {"algorithm": sequence(ber.AES_128_CBC, octets(bytes(16)))},
+    "no IV": {"algorithm": sequence(ber.AES_256_CBC)},
+    "a short IV": {"algorithm": sequence(ber.AES_256_CBC, octets(bytes(15)))},
+    "a long IV": {"algorithm": sequence(ber.AES_256_CBC, octets(bytes(17)))},
+    "unprotected attributes": {"after_encrypted": definite(0xA1)},
+    "bytes after EnvelopedData": {"after_enveloped": ber.NULL},
+    "bytes after the wrapper": {"after_wrapper": ber.NULL},
+    "no content": {"encrypted_content": indefinite(0xA0)},
+    "empty content": {"encrypted_content": definite(0x80)},
+    "content that is no octet string": {"encrypted_content": indefinite(0xA0, ber.NULL)},
+    "content under another tag": {"encrypted_content": definite(0x81, bytes(16))},
+    "no encrypted key": {"encrypted_key": b""},
+    "a short encrypted key": {"encrypted_key": bytes(255)},
+    "a long encrypted key": {"encrypted_key": bytes(257)},
+    "an encrypted key that is no ciphertext": {"encrypted_key": b"\xff" * 256},
+}
+
+
+@pytest.mark.parametrize("changes", STRUCTURES.values(), ids=STRUCTURES)
+def test_what_kms_never_sends_is_refused(
+    changes: dict[str, bytes], rsa_key: rsa.RSAPrivateKey
+) -> None:
+    refuse(enveloped(SECRET, rsa_key, **changes), rsa_key)
+
+
+def test_the_structures_above_are_refused_for_what_they_change(rsa_key: rsa.RSAPrivateKey) -> None:
+    """What each replaces is, unchanged, the message that opens."""
+    made = parts(SECRET, rsa_key)
+    assert made.message() == ber.Parts(**vars(made)).message()
+    assert decrypt_enveloped_data(made.message(), rsa_key) == SECRET
+    with_algorithm = sequence(ber.AES_256_CBC, octets(made.iv))
+    made.algorithm = with_algorithm
+    made.key_algorithm = sequence(ber.RSAES_OAEP, sequence(OAEP_CORE))
+    assert decrypt_enveloped_data(made.message(), rsa_key) == SECRET
+
+
+def test_a_recipient_named_by_issuer_and_serial_number_is_refused(
+    rsa_key: rsa.RSAPrivateKey,
+) -> None:
+    name = sequence(definite(0x31, sequence(bytes.fromhex("0603550403"), definite(0x0C, b"x"))))
+    refuse(
+        enveloped(SECRET, rsa_key, identifier=sequence(name, b"\x02\x01\x01")),
+        rsa_key,
+    )
+
+
+def test_another_key_is_refused(rsa_key: rsa.RSAPrivateKey) -> None:
+    other = rsa.generate_private_key(65537, 2048)
+    message = enveloped(SECRET, other)
+    assert decrypt_enveloped_data(message, other) == SECRET
+    refuse(message, rsa_key)
+
+
+def test_a_message_that_claims_our_key_but_is_encrypted_to_another(
+    rsa_key: rsa.RSAPrivateKey,
+) -> None:
+    other = rsa.generate_private_key(65537, 2048)
+    identifier = definite(0x80, hashlib.sha256(spki(rsa_key)).digest())
+    refuse(enveloped(SECRET, other, identifier=identifier), rsa_key)
+
+
+@pytest.mark.parametrize("length", [0, 16, 24, 31, 33, 64])
+def test_a_content_key_has_32_bytes(length: int, rsa_key: rsa.RSAPrivateKey) -> None:
+    made = parts(SECRET, rsa_key, cek=bytes(32))
+    made.encrypted_key = ber.oaep_encrypt(rsa_key, bytes(length))
+    refuse(made.message(), rsa_key)
+
+
+@pytest.mark.parametrize("end", [b"\0", b"\x11", b"\x02\x03\x03", b"\1\2", b"\xff"])
+def test_bad_padding_is_refused(end: bytes, rsa_key: rsa.RSAPrivateKey) -> None:
+    cek, iv = bytes(32), bytes(16)
+    content = ber.aes_cbc(cek, iv, end.rjust(16, b"\0"))
+    refuse(enveloped(SECRET, rsa_key, cek=cek, iv=iv, content=content), rsa_key)
+
+
+def test_content_of_no_whole_blocks_is_refused(rsa_key: rsa.RSAPrivateKey) -> None:
+    made = parts(SECRET, rsa_key)
+    made.content = made.content[:-1]
+    refuse(made.message(), rsa_key)
+
+
+@pytest.mark.parametrize("extra", [b"\0", b"\0\0", b"\x05\x00", b"x" * 100])
+def test_nothing_may_follow(extra: bytes, rsa_key: rsa.RSAPrivateKey) -> None:
+    refuse(enveloped(SECRET, rsa_key) + extra, rsa_key)
+
+
+def test_the_size_is_bounded_before_anything_is_parsed(
+    rsa_key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overhead = len(enveloped(bytes(5000), rsa_key)) - 5008
+    largest = (6144 - overhead) // 16 * 16 - 1
+    message = enveloped(bytes(largest), rsa_key)
+    assert 6128 < len(message) <= 6144
+    assert decrypt_enveloped_data(message, rsa_key) == bytes(largest)
+
+    made = parts(bytes(largest), rsa_key)
+    pieces = [octets(b"")] * ((6146 - len(made.message())) // 2)
+    made.encrypted_content = indefinite(0xA0, octets(made.content), *pieces)
+    assert len(made.message()) > 6144
+    monkeypatch.setattr(cms, "_parse", lambda _: pytest.fail("parsed"))
+    refuse(made.message(), rsa_key)
+    refuse(b"", rsa_key)
+
+
+@pytest.mark.parametrize("filler", [b"\x30\x80", b"\xa0\x80", b"\x24\x80", b"\x30\x82\x17\xf0"])
+def test_deep_nesting_is_refused_soon(filler: bytes, rsa_key: rsa.RSAPrivateKey) -> None:
+    refuse((filler * 3072)[:6144], rsa_key)
+
+
+def test_weakness_8_key_and_padding_failures_take_the_same_way(
+    rsa_key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the private key says, AES decryption and the padding check are done."""
+    unpadded: list[bytes] = []
+    real = cms._unpad
+
+    def observed(padded: bytes) -> bytes | None:
+        unpadded.append(padded)
+        return real(padded)
+
+    monkeypatch.setattr(cms, "_unpad", observed)
+    made = parts(SECRET, rsa_key, cek=bytes(32))
+    bad_key = enveloped(SECRET, rsa_key, encrypted_key=b"\x01" * 256)
+    made.encrypted_key = ber.oaep_encrypt(rsa_key, bytes(16))
+    short_key = made.message()
+    bad_padding = enveloped(SECRET, rsa_key, content=bytes(48))
+    for message in (bad_key, short_key, bad_padding):
+        refuse(message, rsa_key)
+    assert [len(padded) for padded in unpadded] == [48, 48, 48]
+
+
+def test_a_failed_key_is_refused_even_where_the_substitute_gives_valid_padding(
+    rsa_key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    substitute = b"s" * 32
+    monkeypatch.setattr("foobar_enclave.cms.os.urandom", lambda count: substitute[:count])
+    made = parts(SECRET, rsa_key, cek=substitute)
+    assert decrypt_enveloped_data(made.message(), rsa_key) == SECRET
+    made.encrypted_key = b"\x01" * 256
+    refuse(made.message(), rsa_key)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(data=st.data())
+def test_a_mutated_message_opens_or_is_refused(data: st.DataObject) -> None:
+    """Without integrity protection a changed ciphertext may open; nothing else may happen."""
+    message = bytearray(MESSAGE)
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(0, len(message) - 1))
+        how = data.draw(st.sampled_from(["flip", "cut", "insert", "double"]))
+        if how == "flip":
+            message[position] ^= data.draw(st.integers(1, 255))
+        elif how == "cut":
+            del message[position : position + data.draw(st.integers(1, 40))]
+        elif how == "insert":
+            message[position:position] = data.draw(st.binary(min_size=1, max_size=8))
+        else:
+            message[position:position] = message[position : position + 40]
+        if not message:
+            break
+    if bytes(message) == MESSAGE:
+        return
+    with contextlib.suppress(DecryptionError):
+        assert len(decrypt_enveloped_data(bytes(message), KEY)) < len(message)
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_refused(message: bytes) -> None:
+    refuse(message, KEY)
+
+
+@settings(max_examples=30)
+@given(content=st.binary(max_size=2000), cuts=st.lists(st.integers(0, 2016), max_size=5))
+def test_any_content_in_any_pieces_opens(content: bytes, cuts: list[int]) -> None:
+    made = parts(content, KEY)
+    bounds = [0, *sorted(min(cut, len(made.content)) for cut in cuts), len(made.content)]
+    pieces = [octets(made.content[start:end]) for start, end in itertools.pairwise(bounds)]
+    made.encrypted_content = indefinite(0xA0, *pieces)
+    assert decrypt_enveloped_data(made.message(), KEY) == content
+
+
+KEY = rsa.generate_private_key(65537, 2048)
+MESSAGE = enveloped(SECRET, KEY)

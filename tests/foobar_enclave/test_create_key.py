@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+
+import cbor2
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from foobar_enclave.create_key import create_key
+from foobar_enclave.errors import (
+    DebugModeError,
+    EnclaveError,
+    KmsRefusedError,
+    KmsUnreachableError,
+    NsmError,
+    UnattestedKeyError,
+)
+from foobar_shared.claims import KeyClaims, parse_key_claims
+from foobar_shared.errors import NameFormatError
+from foobar_shared.key_policy import key_policy
+from tests.foobar_enclave.fakes import (
+    ACCOUNT,
+    KEY_ARN,
+    KEY_ID,
+    NONCE,
+    P256,
+    P256_KEY,
+    PCR0,
+    REGION,
+    REQUEST,
+    ROLE,
+    FakeConnector,
+    FakeNsm,
+    FakeSession,
+    metadata,
+    public_key,
+    spki,
+)
+
+POLICY = key_policy(region=REGION, account_id=ACCOUNT, role=ROLE, pcr0=PCR0)
+
+
+def run(
+    nsm: FakeNsm, session: FakeSession | None = None, **changes: object
+) -> dict[str, bytes | None]:
+    """The fields of the attestation that the ceremony ends in."""
+    request = dataclasses.replace(REQUEST, **changes)  # type: ignore[arg-type]
+    connector = FakeConnector(session or FakeSession())
+    fields = cbor2.loads(create_key(request, nsm=nsm.device, kms=connector))
+    assert isinstance(fields, dict)
+    return fields
+
+
+def test_weakness_4_the_attestation_names_key_account_and_policy(nsm: FakeNsm) -> None:
+    session = FakeSession()
+    fields = run(nsm, session)
+    assert parse_key_claims(fields["user_data"]) == KeyClaims(
+        key_id=KEY_ID,
+        key_arn=KEY_ARN,
+        public_key=P256,
+        region=REGION,
+        policy_sha256=hashlib.sha256(POLICY.encode()).digest(),
+    )
+    assert session.created == [
+        {"policy": POLICY, "description": f"Locked to the enclave image with PCR0 {PCR0.hex()}"}
+    ]
+
+
+def test_weakness_9_the_attestation_carries_the_requests_nonce_and_no_public_key(
+    nsm: FakeNsm,
+) -> None:
+    fields = run(nsm)
+    assert fields["nonce"] == NONCE
+    assert fields["public_key"] is None
+    assert run(nsm, nonce=None)["nonce"] is None
+
+
+def test_the_session_is_for_the_requests_region_and_credentials(nsm: FakeNsm) -> None:
+    connector = FakeConnector(FakeSession())
+    create_key(REQUEST, nsm=nsm.device, kms=connector)
+    assert connector.opened == [(REGION, REQUEST.credentials)]
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"), [("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")]
+)
+def test_the_partition_is_the_regions(region: str, partition: str, nsm: FakeNsm) -> None:
+    arn = f"arn:{partition}:kms:{region}:{ACCOUNT}:key/{KEY_ID}"
+
+    class Elsewhere(FakeSession):
+        def get_public_key(self, key_arn: str) -> object:  # type: ignore[override]
+            assert key_arn == arn
+            return public_key(key_arn=arn)
+
+    session = Elsewhere(metadata(arn=arn))
+    assert parse_key_claims(run(nsm, session, region=region)["user_data"]).key_arn == arn
+    policy = json.loads(session.created[0]["policy"])
+    assert policy["Statement"][0]["Principal"]["AWS"].startswith(f"arn:{partition}:iam::")
+
+
+def test_weakness_2_a_debug_enclave_makes_no_key() -> None:
+    nsm, session = FakeNsm(pcr0=bytes(48)), FakeSession()
+    connector = FakeConnector(session)
+    with pytest.raises(DebugModeError, match="debug mode"):
+        create_key(REQUEST, nsm=nsm.device, kms=connector)
+    assert connector.opened == []
+    assert session.created == []
+    assert nsm.names == ["DescribePCR"]
+
+
+@pytest.mark.parametrize("pcr0", [b"\1" * 32, b"\1" * 64])
+def test_a_register_of_another_digest_makes_no_key(pcr0: bytes) -> None:
+    connector = FakeConnector(FakeSession())
+    with pytest.raises(NsmError, match="PCR0 is not 48 bytes"):
+        create_key(REQUEST, nsm=FakeNsm(pcr0=pcr0).device, kms=connector)
+    assert connector.opened == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("region", "x.attacker.example/"),
+        ("account_id", "12345678901"),
+        ("account_id", '123456789012"'),
+        ("role", 'a","kms:*'),
+        ("role", "path/role"),
+        ("role", "*:"),
+    ],
+)
+def test_weakness_4_what_the_parent_names_is_checked_before_it_reaches_policy_or_kms(
+    field: str, value: str, nsm: FakeNsm
+) -> None:
+    connector = FakeConnector(FakeSession())
+    request = dataclasses.replace(REQUEST, **{field: value})  # type: ignore[arg-type]
+    with pytest.raises(NameFormatError):
+        create_key(request, nsm=nsm.device, kms=connector)
+    assert connector.opened == []
+
+
+def test_a_refusal_of_kms_is_reported_as_it_is(nsm: FakeNsm) -> None:
+    refusal = KmsRefusedError("CreateKey", "AccessDeniedException", "not authorized")
+    with pytest.raises(KmsRefusedError, match="AccessDeniedException: not authorized"):
+        run(nsm, FakeSession(metadata=refusal))
+
+
+def test_a_key_that_may_have_been_made_is_described(nsm: FakeNsm) -> None:
+    cut = KmsUnreachableError("CreateKey", "the connection was cut", sent=True)
+    with pytest.raises(UnattestedKeyError, match=f'description "Locked .* {PCR0.hex()}", if any'):
+        run(nsm, FakeSession(metadata=cut))
+    unsent = KmsUnreachableError("CreateKey", "refused", sent=False)
+    with pytest.raises(KmsUnreachableError, match="no answer from KMS to CreateKey: refused"):
+        run(nsm, FakeSession(metadata=unsent))
+
+
+OTHER_ID = "99999999-12ab-34cd-56ef-1234567890ab"
+METADATA_CHANGES: dict[str, list[object]] = {
+    "spec": ["ECC_NIST_P384", "SYMMETRIC_DEFAULT", None],
+    "usage": ["SIGN_VERIFY", None],
+    "origin": ["EXTERNAL", "AWS_CLOUDHSM", None],
+    "state": ["PendingImport", "Disabled", "Creating", None],
+    "multi_region": [True, None],
+    "account_id": ["210987654321", None],
+    "key_id": ["", None, OTHER_ID, "alias/x", KEY_ID.upper(), KEY_ID + "\n"],
+    "arn": [
+        None,
+        "",
+        KEY_ARN.replace("arn:aws:", "arn:aws-cn:"),
+        KEY_ARN.replace("us-east-1", "eu-west-1"),
+        KEY_ARN.replace(ACCOUNT, "210987654321"),
+        KEY_ARN.replace(KEY_ID, OTHER_ID),
+        KEY_ARN.replace("key/", "alias/"),
+        KEY_ARN + "\n",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, all_ in METADATA_CHANGES.items() for value in all_]
+)
+def test_weakness_4_a_key_that_is_not_what_was_asked_for_is_not_attested(
+    name: str, value: object, nsm: FakeNsm
+) -> None:
+    with pytest.raises(UnattestedKeyError, match="CreateKey has") as raised:
+        run(nsm, FakeSession(metadata=metadata(**{name: value})))
+    assert "Attestation" not in nsm.names
+    assert "\n" not in str(raised.value)
+    if name != "arn":
+        assert f"KMS key {KEY_ARN} was made but not attested, so delete it" in str(raised.value)
+
+
+def test_a_key_without_an_arn_is_named_by_its_id(nsm: FakeNsm) -> None:
+    with pytest.raises(UnattestedKeyError, match=f"KMS key {KEY_ID} was made"):
+        run(nsm, FakeSession(metadata=metadata(arn=None)))
+
+
+COMPRESSED = P256_KEY.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+PUBLIC_KEY_CHANGES: dict[str, list[object]] = {
+    "key_arn": [None, KEY_ID, KEY_ARN.replace(KEY_ID, OTHER_ID)],
+    "spec": [None, "ECC_NIST_P384"],
+    "usage": [None, "SIGN_VERIFY"],
+    "agreement_algorithms": [(), ("KEM",)],
+    "der": [
+        b"",
+        b"\x30",
+        P256 + b"\0",
+        P256[:-1] + bytes([P256[-1] ^ 1]),
+        spki(ec.generate_private_key(ec.SECP384R1())),
+        spki(rsa.generate_private_key(65537, 2048)),
+        P256[:23].replace(b"\x30\x59", b"\x30\x39").replace(b"\x42", b"\x22") + COMPRESSED,
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, all_ in PUBLIC_KEY_CHANGES.items() for value in all_],
+)
+def test_a_public_key_that_is_not_the_made_keys_is_not_attested(
+    name: str, value: object, nsm: FakeNsm
+) -> None:
+    with pytest.raises(UnattestedKeyError, match=f"KMS key {KEY_ARN} .*: KMS's answer to Get"):
+        run(nsm, FakeSession(public_key=public_key(**{name: value})))
+    assert "Attestation" not in nsm.names
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        KmsRefusedError("GetPublicKey", "NotFoundException", "no such key"),
+        KmsUnreachableError("GetPublicKey", "cut", sent=True),
+        KmsUnreachableError("GetPublicKey", "cut", sent=False),
+    ],
+)
+def test_a_key_whose_public_key_kms_does_not_give_is_named(
+    failure: EnclaveError, nsm: FakeNsm
+) -> None:
+    with pytest.raises(UnattestedKeyError, match=re.escape(f"{KEY_ARN} was made")) as raised:
+        run(nsm, FakeSession(public_key=failure))
+    assert str(raised.value).endswith(str(failure))
+
+
+def test_a_key_that_cannot_be_attested_is_named(nsm: FakeNsm) -> None:
+    nsm.answers["Attestation"] = {"Error": "InternalError"}
+    with pytest.raises(UnattestedKeyError, match=f"{KEY_ARN} was made .* at Attestation"):
+        run(nsm)
+
+
+def test_a_key_is_named_even_after_a_defect(nsm: FakeNsm) -> None:
+    with pytest.raises(UnattestedKeyError, match=f"{KEY_ARN} .*a defect, ZeroDivisionError"):
+        run(nsm, FakeSession(public_key=ZeroDivisionError("secret")))

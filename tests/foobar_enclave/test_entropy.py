@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from foobar_enclave.entropy import RNDADDENTROPY, feed_kernel_pool
+from foobar_enclave.errors import EntropyError, NsmError
+from tests.foobar_enclave.fakes import FakeNsm
+
+
+def test_the_seed_is_credited_where_that_is_allowed(nsm: FakeNsm, tmp_path: Path) -> None:
+    device = tmp_path / "random"
+    device.touch()
+    calls: list[tuple[int, bytes]] = []
+    feed_kernel_pool(
+        nsm.device,
+        device=str(device),
+        ioctl=lambda _, number, info: calls.append((number, info)),
+    )
+    ((number, info),) = calls
+    assert number == RNDADDENTROPY == 0x40085203
+    assert struct.unpack("=ii", info[:8]) == (2048, 256)
+    assert info[8:] == bytes(range(256))
+    assert device.read_bytes() == b""
+
+
+def test_elsewhere_it_is_mixed_in_by_a_write(nsm: FakeNsm, tmp_path: Path) -> None:
+    device = tmp_path / "random"
+    device.touch()
+    feed_kernel_pool(nsm.device, device=str(device))  # no ioctl of a file
+    assert device.read_bytes() == bytes(range(256))
+
+
+def test_the_real_pool_takes_it(nsm: FakeNsm) -> None:
+    feed_kernel_pool(nsm.device)
+    assert nsm.names == ["GetRandom"]
+
+
+def test_short_answers_are_gathered(nsm: FakeNsm, tmp_path: Path) -> None:
+    device = tmp_path / "random"
+    device.touch()
+    nsm.answers["GetRandom"] = {"GetRandom": {"random": b"0123456789"}}
+    feed_kernel_pool(nsm.device, device=str(device))
+    assert len(nsm.requests) == 26
+    assert len(device.read_bytes()) == 256
+
+
+def test_a_module_that_gives_next_to_nothing_is_refused(nsm: FakeNsm, tmp_path: Path) -> None:
+    device = tmp_path / "random"
+    device.touch()
+    nsm.answers["GetRandom"] = {"GetRandom": {"random": b"0"}}
+    with pytest.raises(EntropyError, match="64 random bytes of 256"):
+        feed_kernel_pool(nsm.device, device=str(device))
+    assert device.read_bytes() == b""
+
+
+def test_a_module_without_randomness_is_refused(nsm: FakeNsm) -> None:
+    nsm.answers["GetRandom"] = {"Error": "InternalError"}
+    with pytest.raises(NsmError):
+        feed_kernel_pool(nsm.device)
+
+
+def test_a_pool_that_cannot_be_fed_is_an_error(nsm: FakeNsm, tmp_path: Path) -> None:
+    with pytest.raises(EntropyError, match="No such file"):
+        feed_kernel_pool(nsm.device, device=str(tmp_path / "absent"))
+    with pytest.raises(EntropyError, match="No space left"):
+        feed_kernel_pool(nsm.device, device="/dev/full")
+
+
+def test_a_part_of_the_seed_is_not_enough(
+    nsm: FakeNsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = tmp_path / "random"
+    device.touch()
+    monkeypatch.setattr("foobar_enclave.entropy.os.write", lambda _, data: len(data) - 1)
+    with pytest.raises(EntropyError, match="a part of the seed"):
+        feed_kernel_pool(nsm.device, device=str(device))
+
+
+def test_a_refused_credit_is_no_failure(nsm: FakeNsm, tmp_path: Path) -> None:
+    def refuse(_descriptor: int, _number: int, _info: bytes) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    device = tmp_path / "random"
+    device.touch()
+    feed_kernel_pool(nsm.device, device=str(device), ioctl=refuse)
+    assert device.read_bytes() == bytes(range(256))

@@ -1,0 +1,470 @@
+"""The real SDK against a KMS of our own, over TLS, on a unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import socket
+import ssl
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from foobar_enclave.errors import (
+    KmsAnswerError,
+    KmsError,
+    KmsRefusedError,
+    KmsUnreachableError,
+)
+from foobar_enclave.kms import AMAZON_ROOTS, KeyMetadata, KmsConnector, KmsSession
+from foobar_enclave.kms_client import make_client
+from foobar_enclave.kms_transport import KmsTransport
+from tests.foobar_enclave.fake_kms import HOST, Authority, FakeKms, refusal
+from tests.foobar_enclave.fakes import (
+    CREDENTIALS,
+    KEY_ARN,
+    REGION,
+    metadata,
+    no_connection,
+    public_key,
+)
+
+NOTHING = dict.fromkeys(field.name for field in dataclasses.fields(KeyMetadata))
+
+
+@pytest.fixture
+def kms(authority: Authority, socket_folder: Path) -> Iterator[FakeKms]:
+    with FakeKms(str(socket_folder / "kms"), authority.server_context(HOST)) as kms:
+        yield kms
+
+
+def open_session(
+    connect: Callable[[], socket.socket],
+    ca_file: Path,
+    pause: Callable[[float], None] = lambda _: pytest.fail("paused"),
+) -> KmsSession:
+    return KmsConnector(connect, ca_file=ca_file, pause=pause).open(REGION, CREDENTIALS)
+
+
+def create(session: KmsSession) -> object:
+    return session.create_key(policy='{"a policy"}', description="what for")
+
+
+def test_a_key_is_made_with_exactly_these_members(kms: FakeKms, authority: Authority) -> None:
+    session = open_session(kms.connect, authority.ca_file)
+    assert create(session) == metadata()
+    assert session.get_public_key(KEY_ARN) == public_key()
+    (_, made, headers), (_, asked, _) = kms.requests
+    assert made == {
+        "Policy": '{"a policy"}',
+        "Description": "what for",
+        "KeySpec": "ECC_NIST_P256",
+        "KeyUsage": "KEY_AGREEMENT",
+        "Origin": "AWS_KMS",
+        "MultiRegion": False,
+        "BypassPolicyLockoutSafetyCheck": True,
+    }
+    assert asked == {"KeyId": KEY_ARN}
+    assert headers["Host"] == HOST
+    assert headers["X-Amz-Security-Token"] == CREDENTIALS.token
+    assert f"Credential={CREDENTIALS.access_key_id}/" in headers["Authorization"]
+    assert f"/{REGION}/kms/aws4_request" in headers["Authorization"]
+    assert headers["User-Agent"].startswith("foobar-enclave ")
+
+
+def test_no_name_is_looked_up_and_no_network_used(
+    kms: FakeKms, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("getaddrinfo", "gethostbyname", "create_connection"):
+        monkeypatch.setattr(socket, name, no_connection)
+    create(open_session(kms.connect, authority.ca_file))
+    assert kms.operations == ["CreateKey"]
+
+
+def test_an_unknown_authority_is_refused(kms: FakeKms, tmp_path: Path) -> None:
+    other = Authority.create(tmp_path)
+    for ca_file in (other.ca_file, AMAZON_ROOTS):
+        with pytest.raises(KmsUnreachableError, match="certificate is not valid") as raised:
+            create(open_session(kms.connect, ca_file))
+        assert not raised.value.sent
+    assert kms.requests == []
+
+
+@pytest.mark.parametrize("host", ["kms.eu-west-1.amazonaws.com", "localhost", "amazonaws.com"])
+def test_a_certificate_for_another_host_is_refused(
+    host: str, authority: Authority, socket_folder: Path
+) -> None:
+    with (
+        FakeKms(str(socket_folder / "kms"), authority.server_context(host)) as kms,
+        pytest.raises(KmsUnreachableError, match="Hostname mismatch") as raised,
+    ):
+        create(open_session(kms.connect, authority.ca_file))
+    assert not raised.value.sent
+    assert kms.requests == []
+
+
+def test_a_server_without_tls_is_refused(authority: Authority, socket_folder: Path) -> None:
+    with (
+        FakeKms(str(socket_folder / "kms"), None) as kms,
+        pytest.raises(KmsUnreachableError, match="TLS fails") as raised,
+    ):
+        create(open_session(kms.connect, authority.ca_file))
+    assert not raised.value.sent
+    assert kms.requests == []
+
+
+def test_tls_below_1_2_is_refused(authority: Authority, socket_folder: Path) -> None:
+    context = authority.server_context(HOST)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with (
+        FakeKms(str(socket_folder / "kms"), context) as kms,
+        pytest.raises(KmsUnreachableError, match="TLS fails: TLSV1_ALERT_PROTOCOL_VERSION"),
+    ):
+        create(open_session(kms.connect, authority.ca_file))
+    assert kms.requests == []
+
+
+def test_nobody_listening_is_told(authority: Authority) -> None:
+    def refused() -> socket.socket:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    with pytest.raises(KmsUnreachableError) as raised:
+        create(open_session(refused, authority.ca_file))
+    assert not raised.value.sent
+    assert str(raised.value) == (
+        "no answer from KMS to CreateKey: the connection over the relay fails: Connection refused"
+    )
+
+
+def test_a_relay_that_does_not_connect_in_time_is_told(authority: Authority) -> None:
+    def slow() -> socket.socket:
+        raise TimeoutError("timed out")
+
+    with pytest.raises(KmsUnreachableError, match="timed out") as raised:
+        create(open_session(slow, authority.ca_file))
+    assert not raised.value.sent
+
+
+def test_a_stream_cut_in_the_handshake_is_told(authority: Authority) -> None:
+    ends: list[socket.socket] = []
+
+    def cut() -> socket.socket:
+        near, far = socket.socketpair()
+        ends.append(near)
+        far.close()
+        return near
+
+    with pytest.raises(KmsUnreachableError) as raised:
+        create(open_session(cut, authority.ca_file))
+    assert not raised.value.sent
+    assert ends[0].fileno() == -1, "the socket is closed"
+
+
+def test_a_relay_that_says_nothing_times_out(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foobar_enclave.kms_transport._HANDSHAKE_SECONDS", 0.05)
+    ends: list[socket.socket] = []
+
+    def silent() -> socket.socket:
+        near, far = socket.socketpair()
+        ends.append(far)
+        return near
+
+    with pytest.raises(KmsUnreachableError, match="timed out") as raised:
+        create(open_session(silent, authority.ca_file))
+    ends[0].close()
+    assert not raised.value.sent
+
+
+def test_a_kms_that_does_not_answer_times_out(
+    kms: FakeKms, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foobar_enclave.kms_transport._READ_SECONDS", 0.1)
+    done = threading.Event()
+    kms.answers["CreateKey"] = lambda _: b"" if done.wait(5) else b"late"
+    with pytest.raises(KmsUnreachableError, match="timed out") as raised:
+        create(open_session(kms.connect, authority.ca_file))
+    done.set()
+    assert raised.value.sent
+    assert kms.operations == ["CreateKey"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b'HTTP/1.1 200 OK\r\n\r\n{"KeyMetadata":{}}',
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        b"no HTTP at all\r\n\r\n",
+    ],
+    ids=["nothing", "half-a-body", "half-a-head", "no-length", "half-of-the-chunks", "junk"],
+)
+def test_a_stream_cut_in_the_answer_is_told_and_not_sent_again(
+    answer: bytes, kms: FakeKms, authority: Authority
+) -> None:
+    kms.answers["CreateKey"] = lambda _: answer
+    with pytest.raises(KmsUnreachableError, match=r"was cut|fails") as raised:
+        create(open_session(kms.connect, authority.ca_file))
+    assert raised.value.sent
+    assert kms.operations == ["CreateKey"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (500, "KMSInternalException"),
+        (503, "ServiceUnavailable"),
+        (400, "ThrottlingException"),
+        (400, "RequestTimeTooSkewed"),
+    ],
+)  # fmt: skip
+def test_create_key_is_sent_once_whatever_kms_says(
+    status: int, code: str, kms: FakeKms, authority: Authority
+) -> None:
+    kms.answers["CreateKey"] = lambda _: refusal(code, "try again", status)
+    with pytest.raises(KmsRefusedError) as raised:
+        create(open_session(kms.connect, authority.ca_file))
+    assert raised.value.code == code
+    assert kms.operations == ["CreateKey"]
+
+
+def test_a_redirection_is_not_followed(kms: FakeKms, authority: Authority) -> None:
+    kms.answers["CreateKey"] = lambda _: (
+        b"HTTP/1.1 307 X\r\nLocation: https://attacker.example/\r\nContent-Length: 0\r\n\r\n"
+    )
+    with pytest.raises(KmsError):
+        create(open_session(kms.connect, authority.ca_file))
+    assert kms.operations == ["CreateKey"]
+
+
+def test_an_answer_that_is_no_json_says_nothing_about_a_key(
+    kms: FakeKms, authority: Authority
+) -> None:
+    kms.answers["CreateKey"] = lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{{{{"
+    assert create(open_session(kms.connect, authority.ca_file)) == metadata(**NOTHING)
+
+
+def test_an_answer_in_chunks_is_read(kms: FakeKms, authority: Authority) -> None:
+    kms.answers["GetPublicKey"] = lambda _: (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b'b\r\n{"KeySpec":\r\n4\r\n"x"}\r\n0\r\n\r\n'
+    )
+    assert open_session(kms.connect, authority.ca_file).get_public_key(KEY_ARN).spec == "x"
+
+
+def test_an_endless_answer_is_bounded(
+    kms: FakeKms, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foobar_enclave.kms_transport._MAX_RESPONSE", 100)
+    kms.answers["CreateKey"] = lambda _: (200, {"x": "y" * 200})
+    with pytest.raises(KmsAnswerError, match="longer than it may be"):
+        create(open_session(kms.connect, authority.ca_file))
+
+
+def test_a_fresh_key_that_is_not_known_everywhere_yet_is_asked_for_again(
+    kms: FakeKms, authority: Authority
+) -> None:
+    pauses: list[float] = []
+    kms.answers["GetPublicKey"] = lambda count: (
+        refusal("NotFoundException", "no such key")
+        if count < 4
+        else (200, {"KeyId": KEY_ARN, "PublicKey": "AAEC"})
+    )
+    session = open_session(kms.connect, authority.ca_file, pauses.append)
+    assert session.get_public_key(KEY_ARN).der == b"\0\1\2"
+    assert pauses == [0.25, 0.5, 1.0]
+
+
+def test_asking_again_ends(kms: FakeKms, authority: Authority) -> None:
+    pauses: list[float] = []
+    kms.answers["GetPublicKey"] = lambda _: refusal("NotFoundException", "no such key")
+    with pytest.raises(KmsRefusedError, match="NotFoundException: no such key"):
+        open_session(kms.connect, authority.ca_file, pauses.append).get_public_key(KEY_ARN)
+    assert len(kms.operations) == len(pauses) + 1 == 6
+    assert sum(pauses) < 10
+
+
+def test_a_refusal_that_will_not_pass_is_not_asked_again(
+    kms: FakeKms, authority: Authority
+) -> None:
+    kms.answers["GetPublicKey"] = lambda _: refusal("AccessDeniedException", "not authorized")
+    with pytest.raises(KmsRefusedError, match="KMS refused GetPublicKey: AccessDeniedException"):
+        open_session(kms.connect, authority.ca_file).get_public_key(KEY_ARN)
+    assert len(kms.operations) == 1
+
+
+def test_kms_speaks_in_its_own_words_cleaned_and_bounded(
+    kms: FakeKms, authority: Authority
+) -> None:
+    echo = f"{CREDENTIALS.token} {CREDENTIALS.secret_access_key} {CREDENTIALS.access_key_id}"
+    kms.answers["CreateKey"] = lambda _: refusal(
+        "InvalidSignatureException", f"\x1b[31mline\nline {echo} " + "x" * 5000
+    )
+    with pytest.raises(KmsRefusedError) as raised:
+        create(open_session(kms.connect, authority.ca_file))
+    text = str(raised.value)
+    assert text.startswith(
+        "KMS refused CreateKey: InvalidSignatureException: "
+        "?[31mline?line [secret] [secret] [secret] xxx"
+    )
+    assert text.isprintable()
+    assert len(text) < 600
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+
+
+def test_members_of_other_types_count_as_missing(kms: FakeKms, authority: Authority) -> None:
+    kms.answers["CreateKey"] = lambda _: (200, {})
+    kms.answers["GetPublicKey"] = lambda _: (200, {"KeyId": KEY_ARN})
+    session = open_session(kms.connect, authority.ca_file)
+    assert create(session) == metadata(**NOTHING)
+    assert session.get_public_key(KEY_ARN) == public_key(
+        spec=None, usage=None, agreement_algorithms=(), der=b""
+    )
+
+
+HOSTILE_CONFIG = """
+[default]
+region = eu-west-1
+endpoint_url = https://attacker.example
+use_fips_endpoint = true
+ca_bundle = /nonexistent
+retry_mode = adaptive
+max_attempts = 9
+[profile hostile]
+endpoint_url = https://attacker.example
+credential_process = /bin/false
+"""
+
+
+@pytest.fixture
+def hostile_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Everything the SDK, urllib3 or OpenSSL would listen to."""
+    home = tmp_path / "home"
+    models = home / ".aws" / "models"
+    models.mkdir(parents=True)
+    (models / "endpoints.json").write_text("{}")
+    (models / "partitions.json").write_text("{}")
+    (home / ".aws" / "config").write_text(HOSTILE_CONFIG)
+    (home / ".aws" / "credentials").write_text("[default]\naws_access_key_id = AKIAHOSTILE\n")
+    for name, value in {
+        "HOME": str(home),
+        "AWS_PROFILE": "hostile",
+        "AWS_DEFAULT_PROFILE": "absent",
+        "AWS_CONFIG_FILE": str(home / ".aws" / "config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(home / ".aws" / "credentials"),
+        "AWS_DATA_PATH": str(models),
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ACCESS_KEY_ID": "AKIAHOSTILE",
+        "AWS_SECRET_ACCESS_KEY": "hostile",
+        "AWS_SESSION_TOKEN": "hostile",
+        "AWS_ENDPOINT_URL": "https://attacker.example",
+        "AWS_ENDPOINT_URL_KMS": "https://attacker.example",
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
+        "AWS_CA_BUNDLE": "/nonexistent",
+        "REQUESTS_CA_BUNDLE": "/nonexistent",
+        "CURL_CA_BUNDLE": "/nonexistent",
+        "SSL_CERT_FILE": str(home / "cert.pem"),
+        "SSL_CERT_DIR": str(home),
+        "SSLKEYLOGFILE": str(tmp_path / "keys.log"),
+        "AWS_USE_FIPS_ENDPOINT": "true",
+        "AWS_USE_DUALSTACK_ENDPOINT": "true",
+        "AWS_MAX_ATTEMPTS": "9",
+        "AWS_RETRY_MODE": "adaptive",
+        "AWS_DEFAULTS_MODE": "auto",
+        "AWS_CSM_ENABLED": "true",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/",
+        "AWS_SDK_UA_APP_ID": "hostile",
+        "AWS_EXECUTION_ENV": "hostile",
+        "HTTPS_PROXY": "http://127.0.0.1:1",
+        "HTTP_PROXY": "http://127.0.0.1:1",
+        "ALL_PROXY": "http://127.0.0.1:1",
+        "https_proxy": "http://127.0.0.1:1",
+        "all_proxy": "http://127.0.0.1:1",
+        "NO_PROXY": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+def test_weakness_3_no_environment_or_file_has_any_effect(
+    kms: FakeKms, authority: Authority, hostile_environment: Path
+) -> None:
+    session = open_session(kms.connect, authority.ca_file)
+    create(session)
+    session.get_public_key(KEY_ARN)
+    kms.answers["CreateKey"] = lambda _: refusal("KMSInternalException", "once", 500)
+    with pytest.raises(KmsRefusedError):
+        create(session)
+    assert kms.operations == ["CreateKey", "GetPublicKey", "CreateKey"]
+    for _, _, headers in kms.requests:
+        assert headers["Host"] == HOST
+        assert f"Credential={CREDENTIALS.access_key_id}/" in headers["Authorization"]
+        assert f"/{REGION}/kms/" in headers["Authorization"]
+        assert "hostile" not in str(headers)
+    # The SDK opens the file for a connection of its own, which it never makes.
+    log = hostile_environment / "keys.log"
+    assert not log.exists() or "CLIENT" not in log.read_text()
+
+
+def test_the_hostile_environment_would_have_had_an_effect(hostile_environment: Path) -> None:
+    """What the SDK does with it by itself."""
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    with pytest.raises(BotoCoreError):
+        boto3.Session().client("kms")
+    assert hostile_environment.is_dir()
+
+
+def test_an_endpoint_other_than_the_regions_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, authority: Authority
+) -> None:
+    monkeypatch.setattr(
+        "foobar_enclave.kms_client.kms_endpoint", lambda *_: "https://kms.other.amazonaws.com"
+    )
+    with pytest.raises(KmsError, match="endpoint of KMS in us-east-1 is not"):
+        open_session(lambda: pytest.fail("connected"), authority.ca_file)
+
+
+def test_a_request_for_another_url_is_not_sent(authority: Authority) -> None:
+    session = open_session(lambda: pytest.fail("connected"), authority.ca_file)
+
+    def redirect(request: object, **_: object) -> None:
+        request.url = "https://attacker.example/"  # type: ignore[attr-defined]
+
+    session._client.meta.events.register_first("before-send.kms", redirect)  # type: ignore[attr-defined]
+    with pytest.raises(KmsError, match=f"another URL than https://{HOST}/"):
+        create(session)
+
+
+def test_plain_http_has_no_transport() -> None:
+    with contextlib.closing(socket.socket()) as unused:
+        transport = KmsTransport(
+            f"http://{HOST}", connect=lambda: unused, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        )
+        assert transport._pool.scheme == "https"
+
+
+def test_the_sdk_logs_nothing() -> None:
+    make_client(
+        region=REGION,
+        credentials=CREDENTIALS,
+        connect=lambda: pytest.fail("connected"),
+        tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    )
+    for name in ("boto3", "botocore.auth", "botocore.endpoint", "urllib3.connectionpool"):
+        assert logging.getLogger(name).getEffectiveLevel() == logging.CRITICAL

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import cbor2
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from foobar_enclave import main as main_module
+from foobar_enclave.main import main, run
+from foobar_enclave.nsm import NsmDevice
+from foobar_shared.framing import LineSocket
+from foobar_shared.messages import (
+    AttestationResponse,
+    GetAttestationRequest,
+    encode_request,
+    parse_response,
+)
+from tests.foobar_enclave.fakes import NONCE, PCR0, REQUEST, FakeNsm, no_connection
+
+ROOT: Final = Path(__file__).parents[2]
+LOG_LINE: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|WARNING) event=\S.*")
+
+
+def python(*arguments: str) -> list[str]:
+    return [sys.executable, *arguments]
+
+
+@contextmanager
+def enclave(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    path = folder / "enclave"
+    command = python("-m", "tests.foobar_enclave.enclave_process")
+    with subprocess.Popen(
+        [*command, str(path), str(folder / "relay"), *options],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            yield process, path
+        finally:
+            process.kill()
+
+
+def ask(path: Path, *requests: bytes) -> list[bytes]:
+    answers = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(str(path))
+        lines = LineSocket(connection)
+        for request in requests:
+            lines.send_line(request, within=10)
+            answers.append(lines.read_line(idle=20, within=10) or b"")
+    return answers
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_a_signal_and_ends_cleanly(
+    number: signal.Signals, socket_folder: Path
+) -> None:
+    with enclave(socket_folder) as (process, path):
+        first, second, third = ask(
+            path, encode_request(GetAttestationRequest(NONCE)), b"junk", encode_request(REQUEST)
+        )
+        process.send_signal(number)
+        _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    response = parse_response(first)
+    assert isinstance(response, AttestationResponse)
+    key = load_der_public_key(cbor2.loads(response.attestation)["public_key"])
+    assert isinstance(key, rsa.RSAPublicKey)
+    assert key.key_size == 2048
+    assert second == b'{"error":"not valid JSON"}'
+    assert b"no answer from KMS to CreateKey" in third
+    lines = log.splitlines()
+    assert all(LOG_LINE.fullmatch(line) for line in lines), log
+    assert re.search("event=entropy bytes=256 credited=(True|False)$", lines[0])
+    assert lines[1].endswith(f"event=start pcr0={PCR0.hex()} debug=False")
+    assert [line.split()[3] for line in lines if "event=request" in line] == [
+        "type=getAttestation",
+        "type=none",
+        "type=createKey",
+    ]
+    assert lines[-1].endswith("event=stop")
+
+
+def test_each_start_makes_a_key_of_its_own(socket_folder: Path) -> None:
+    keys = set()
+    for _ in range(2):
+        with enclave(socket_folder) as (_, path):
+            (answer,) = ask(path, encode_request(GetAttestationRequest()))
+        path.unlink()
+        response = parse_response(answer)
+        assert isinstance(response, AttestationResponse)
+        keys.add(cbor2.loads(response.attestation)["public_key"])
+    assert len(keys) == 2
+
+
+def test_weakness_2_a_debug_enclave_says_so_on_its_console(socket_folder: Path) -> None:
+    with enclave(socket_folder, "debug") as (process, path):
+        (answer,) = ask(path, encode_request(REQUEST))
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    assert b"debug mode" in answer
+    assert f"event=start pcr0={'0' * 96} debug=True" in log
+
+
+def test_entropy_is_fed_before_the_key_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def make_key(**arguments: int) -> rsa.RSAPrivateKey:
+        done.append(f"key {arguments['key_size']} {arguments['public_exponent']}")
+        raise Stop
+
+    monkeypatch.setattr(
+        main_module, "feed_kernel_pool", lambda nsm: done.append(f"entropy {nsm.random()[:3]!r}")
+    )
+    monkeypatch.setattr("foobar_enclave.main.rsa.generate_private_key", make_key)
+    with socket.socket() as listener, pytest.raises(Stop):
+        run(nsm=FakeNsm().device, listener=listener, connect=no_connection)
+    assert done == [r"entropy b'\x00\x01\x02'", "key 2048 65537"]
+
+
+def test_a_signal_during_the_start_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, rsa_key: rsa.RSAPrivateKey
+) -> None:
+    def make_key(**_: int) -> rsa.RSAPrivateKey:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return rsa_key
+
+    monkeypatch.setattr("foobar_enclave.main.rsa.generate_private_key", make_key)
+    before = signal.getsignal(signal.SIGTERM)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        run(nsm=FakeNsm().device, listener=listener, connect=no_connection)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_outside_of_an_enclave_it_says_so_in_one_line() -> None:
+    if Path("/dev/nsm").exists():
+        pytest.skip("this is an enclave")
+    result = subprocess.run(
+        python("-m", "foobar_enclave"), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert re.fullmatch(r"foobar-enclave: .+\n", result.stderr), result.stderr
+
+
+def test_help_and_version_are_all_its_options() -> None:
+    def output(option: str) -> str:
+        command = python("-m", "foobar_enclave", option)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert re.fullmatch(r"foobar-enclave \S+\n", output("--version"))
+    assert set(re.findall(r"--\w+", output("--help"))) == {"--help", "--version"}
+
+
+@pytest.fixture
+def production(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What main() wires together, with nothing of it done."""
+    given: dict[str, object] = {}
+
+    def fake_listen(address: object) -> socket.socket:
+        given["listen"] = str(address)
+        return socket.socket()
+
+    def fake_run(**arguments: object) -> None:
+        given.update(arguments)
+        given["environment"] = dict(os.environ)
+
+    monkeypatch.setattr("sys.argv", ["foobar-enclave"])
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(main_module, "listen", fake_listen)
+    monkeypatch.setattr(main_module, "run", fake_run)
+    monkeypatch.setattr(main_module, "NsmDevice", lambda: NsmDevice(transport=FakeNsm()))
+    monkeypatch.setattr(
+        main_module, "connect", lambda address, *, seconds: f"{address} in {seconds} s"
+    )
+    return given
+
+
+def test_production_is_wired_to_vsock_and_the_relay(production: dict[str, object]) -> None:
+    main()
+    assert production["listen"] == "vsock:4294967295:1000"
+    assert isinstance(production["nsm"], NsmDevice)
+    assert "ca_file" not in production, "the packaged roots"
+    connect = production["connect"]
+    assert callable(connect)
+    assert connect() == "vsock:3:1001 in 10.0 s"
+
+
+def test_weakness_3_the_program_forgets_its_environment(
+    production: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environ, "AWS_ENDPOINT_URL", "https://attacker.example")
+    monkeypatch.setitem(os.environ, "BOTOCORE_EXPERIMENTAL__PLUGINS", "x=attacker")
+    main()
+    assert production["environment"] == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (PermissionError(13, "Permission denied"), "vsock port 1000: Permission denied"),
+        (OSError("odd"), "vsock port 1000: odd"),
+    ],
+)
+def test_a_port_that_cannot_be_had_is_one_line(
+    error: OSError,
+    text: str,
+    production: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: object) -> socket.socket:
+        raise error
+
+    monkeypatch.setattr(main_module, "listen", refuse)
+    with pytest.raises(SystemExit, match=f"^foobar-enclave: cannot serve on {text}$"):
+        main()
+    assert "nsm" not in production

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cbor2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foobar_enclave import nsm as nsm_module
+from foobar_enclave.errors import (
+    NSM_ERRORS,
+    NsmError,
+    NsmInputTooLargeError,
+    NsmInternalError,
+    NsmInvalidIndexError,
+    NsmInvalidResponseError,
+    NsmUnavailableError,
+    NsmUndecodableError,
+)
+from foobar_enclave.nsm import NsmDescription, NsmDevice, Pcr
+from tests.vectors import vector_path
+
+DESCRIPTION = {
+    "version_major": 1,
+    "version_minor": 2,
+    "version_patch": 3,
+    "module_id": "i-0123456789abcdef0-enc0123456789abcdef",
+    "max_pcrs": 32,
+    "locked_pcrs": [1, 0],
+    "digest": "SHA384",
+}
+
+
+@dataclass
+class Canned:
+    """A transport with one answer to everything."""
+
+    answer: bytes | OSError
+    requests: list[bytes] = field(default_factory=list)
+
+    def exchange(self, request: bytes) -> bytes:
+        self.requests.append(request)
+        if isinstance(self.answer, OSError):
+            raise self.answer
+        return self.answer
+
+
+def device(answer: bytes | OSError | object) -> NsmDevice:
+    raw = answer if isinstance(answer, bytes | OSError) else cbor2.dumps(answer)
+    return NsmDevice(transport=Canned(raw))
+
+
+def golden(kind: str) -> dict[str, bytes]:
+    entries = json.loads(vector_path(f"nsm/nsm_{kind}.json").read_text())[kind]
+    return {entry["name"]: bytes.fromhex(entry["cbor"]) for entry in entries}
+
+
+def sent(call: str, **arguments: object) -> bytes:
+    """The bytes of a request; the answer, to which nothing corresponds, does not matter."""
+    transport = Canned(b"\xf6")
+    with pytest.raises(NsmInvalidResponseError):
+        getattr(NsmDevice(transport=transport), call)(**arguments)
+    return transport.requests[0]
+
+
+def test_requests_are_byte_for_byte_those_of_aws() -> None:
+    requests = golden("requests")
+    eighty = b"\x80" * 1024
+    assert sent("describe") == requests["DescribeNSM"]
+    assert sent("random") == requests["GetRandom"]
+    for index in (0, 31, 65535):
+        assert sent("describe_pcr", index=index) == requests[f"DescribePCR index={index}"]
+    for name, fields in {
+        "all None": {},
+        "user_data=aa nonce=bbbb public_key=cccccc": {
+            "public_key": b"\xcc\xcc\xcc",
+            "nonce": b"\xbb\xbb",
+            "user_data": b"\xaa",
+        },
+        "all empty": {"user_data": b"", "nonce": b"", "public_key": b""},
+        "all 1024*80": {"user_data": eighty, "nonce": eighty, "public_key": eighty},
+    }.items():
+        assert sent("attest", **fields) == requests[f"Attestation {name}"]
+
+
+def test_requests_have_the_bytes_that_the_kernel_driver_sends_and_expects() -> None:
+    # Short enough to be written out, so that something is checked without the vectors too.
+    assert sent("random") == b"\x69GetRandom"
+    assert sent("describe") == b"\x6bDescribeNSM"
+    assert sent("describe_pcr", index=24) == b"\xa1\x6bDescribePCR\xa1\x65index\x18\x18"
+    assert sent("attest", nonce=b"n") == (
+        b"\xa1\x6bAttestation\xa3\x69user_data\xf6\x65nonce\x41n\x6apublic_key\xf6"
+    )
+
+
+def test_responses_of_aws_are_read() -> None:
+    responses = golden("responses")
+    assert device(responses["DescribePCR lock=true data=11*48"]).describe_pcr(3) == Pcr(
+        lock=True, data=b"\x11" * 48
+    )
+    assert device(responses["DescribePCR lock=false data=00*48"]).describe_pcr(3) == Pcr(
+        lock=False, data=bytes(48)
+    )
+    described = device(responses["DescribeNSM 1.0.0 max_pcrs=32 locked=0..15 SHA384"]).describe()
+    assert described == NsmDescription(
+        1, 0, 0, "i-0123456789abcdef0-enc0123456789abcdef", 32, tuple(range(16)), "SHA384"
+    )
+    assert device(responses["Attestation document=d2845000"]).attest() == b"\xd2\x84\x50\x00"
+    assert device(responses["GetRandom random=0..255"]).random() == bytes(range(256))
+    for name in ("InvalidArgument", "InvalidIndex", "InputTooLarge"):
+        with pytest.raises(NSM_ERRORS[name]):
+            device(responses[f"Error {name}"]).describe()
+
+
+@pytest.mark.parametrize("name", sorted(NSM_ERRORS))
+def test_each_error_of_the_module_has_its_type_and_name(name: str) -> None:
+    with pytest.raises(NsmError) as raised:
+        device({"Error": name}).describe_pcr(0)
+    assert type(raised.value) is NSM_ERRORS[name]
+    assert raised.value.code == name
+    assert str(raised.value) == f"the Nitro Secure Module failed at DescribePCR: {name}"
+
+
+@pytest.mark.parametrize("error", ["Success", "Unheard", 3, None, ["InvalidIndex"]])
+def test_an_unknown_error_is_an_internal_one(error: object) -> None:
+    with pytest.raises(NsmUndecodableError) as raised:
+        device({"Error": error}).random()
+    assert raised.value.code == "InternalError"
+
+
+def test_keys_may_come_in_any_order_with_unknown_ones_between() -> None:
+    fields = dict(reversed((DESCRIPTION | {"later": {"a": [1, {"b": 2.5}]}}).items()))
+    assert device({"DescribeNSM": fields}).describe().locked_pcrs == (0, 1)
+
+
+def test_maps_and_arrays_may_be_of_indefinite_length() -> None:
+    indefinite = b"\xbf\x6bDescribePCR\xbf\x64data\x5f\x41\x01\x41\x02\xff\x64lock\xf5\xff\xff"
+    assert device(indefinite).describe_pcr(0) == Pcr(lock=True, data=b"\1\2")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\xff",
+        b"\xa1",
+        cbor2.dumps({"GetRandom": {"random": b"r"}})[:-1],
+        cbor2.dumps({"GetRandom": {"random": b"r"}}) + b"\x00",
+        b"\xa2" + cbor2.dumps("GetRandom") + cbor2.dumps({"random": b"r"}) + b"\x69GetRandom\xa0",
+        b"\xa1\x69GetRandom\xa2\x66random\x41a\x66random\x41b",
+        b"\x81" * 9 + b"\x00",
+        b"\xc0\x61x",
+        b"\x00" * (nsm_module.RESPONSE_MAX + 1),
+    ],
+    ids=[
+        "empty", "break", "no-map-content", "cut", "trailing", "duplicate-name", "duplicate-key",
+        "deep", "bad-tag", "too-long",
+    ],
+)  # fmt: skip
+def test_what_is_not_one_cbor_item_is_undecodable(answer: bytes) -> None:
+    with pytest.raises(NsmUndecodableError):
+        device(answer).random()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "GetRandom",
+        None,
+        [],
+        {},
+        {"GetRandom": None},
+        {"GetRandom": {}},
+        {"GetRandom": {"random": b""}},
+        {"GetRandom": {"random": "text"}},
+        {"GetRandom": {"random": [1]}},
+        {"GetRandom": {"random": bytes(257)}},
+        {"DescribePCR": {"random": b"r"}},
+        {"GetRandom": {"random": b"r"}, "More": {}},
+    ],
+)
+def test_an_answer_that_does_not_correspond_is_an_invalid_response(answer: object) -> None:
+    with pytest.raises(NsmInvalidResponseError):
+        device(answer).random()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("version_major", "1"),
+        ("version_minor", -1),
+        ("version_patch", True),
+        ("module_id", ""),
+        ("module_id", b"i"),
+        ("max_pcrs", None),
+        ("locked_pcrs", 3),
+        ("locked_pcrs", ["0"]),
+        ("digest", 384),
+    ],
+)
+def test_a_description_has_its_types(name: str, value: object) -> None:
+    with pytest.raises(NsmInvalidResponseError, match=name):
+        device({"DescribeNSM": DESCRIPTION | {name: value}}).describe()
+
+
+@pytest.mark.parametrize("change", [{"lock": 1}, {"lock": None}, {"data": "x"}, {"data": b""}])
+def test_a_register_has_its_types(change: dict[str, object]) -> None:
+    with pytest.raises(NsmInvalidResponseError):
+        device({"DescribePCR": {"lock": True, "data": b"d"} | change}).describe_pcr(0)
+
+
+def test_a_request_over_4096_bytes_never_reaches_the_device() -> None:
+    transport = Canned(b"")
+    with pytest.raises(NsmInputTooLargeError):
+        NsmDevice(transport=transport).attest(user_data=bytes(4096))
+    assert transport.requests == []
+
+
+def test_a_request_of_exactly_4096_bytes_is_sent() -> None:
+    overhead = len(sent("attest", user_data=bytes(256))) - 256
+    assert len(sent("attest", user_data=bytes(4096 - overhead))) == 4096
+
+
+@pytest.mark.parametrize("index", [-1, 65536])
+def test_an_index_is_an_unsigned_16_bit_number(index: int) -> None:
+    with pytest.raises(NsmInvalidIndexError):
+        device({}).describe_pcr(index)
+
+
+def test_errors_of_the_driver_are_typed() -> None:
+    with pytest.raises(NsmInputTooLargeError):
+        device(OSError(errno.EMSGSIZE, "x")).random()
+    with pytest.raises(NsmInternalError, match="ETIMEDOUT"):
+        device(OSError(errno.ETIMEDOUT, "x")).random()
+    with pytest.raises(NsmInternalError, match="unknown error"):
+        device(OSError()).random()
+
+
+def test_a_machine_without_the_device_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(NsmUnavailableError, match=r"nsm: No such file.*runs in an enclave"):
+        NsmDevice(str(tmp_path / "nsm"))
+
+
+class Driver:
+    """Plays drivers/misc/nsm.c for `fcntl.ioctl`."""
+
+    def __init__(self, response: bytes) -> None:
+        self.response = response
+        self.requests: list[bytes] = []
+        self.written: int | None = None
+
+    def ioctl(self, _descriptor: int, number: int, message: nsm_module._Raw) -> int:
+        assert number == 0xC0200A00
+        assert ctypes.sizeof(message) == 32
+        assert message.response.len == 12288
+        self.requests.append(ctypes.string_at(message.request.addr, message.request.len))
+        ctypes.memmove(message.response.addr, self.response, len(self.response))
+        message.response.len = len(self.response) if self.written is None else self.written
+        return 0
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    driver = Driver(cbor2.dumps({"GetRandom": {"random": b"abc"}}))
+    monkeypatch.setattr("foobar_enclave.nsm.fcntl.ioctl", driver.ioctl)
+    return driver
+
+
+def test_the_ioctl_carries_request_and_response(driver: Driver, tmp_path: Path) -> None:
+    node = tmp_path / "nsm"
+    node.touch()
+    assert NsmDevice(str(node)).random() == b"abc"
+    assert driver.requests == [b"\x69GetRandom"]
+
+
+def test_a_response_may_fill_the_buffer(driver: Driver, tmp_path: Path) -> None:
+    node = tmp_path / "nsm"
+    node.touch()
+    overhead = len(cbor2.dumps({"Attestation": {"document": bytes(256)}})) - 256
+    document = os.urandom(12288 - overhead)
+    driver.response = cbor2.dumps({"Attestation": {"document": document}})
+    assert len(driver.response) == 12288
+    assert NsmDevice(str(node)).attest() == document
+
+
+def test_a_length_beyond_the_buffer_is_not_believed(driver: Driver, tmp_path: Path) -> None:
+    node = tmp_path / "nsm"
+    node.touch()
+    driver.written = 12289
+    with pytest.raises(NsmInternalError):
+        NsmDevice(str(node)).random()
+
+
+def test_a_device_that_is_no_nsm_is_an_internal_error(tmp_path: Path) -> None:
+    node = tmp_path / "nsm"
+    node.touch()
+    with pytest.raises(NsmInternalError, match="ENOTTY"):
+        NsmDevice(str(node)).describe()
+
+
+CALLS = st.sampled_from(
+    [NsmDevice.describe, NsmDevice.attest, NsmDevice.random, lambda nsm: nsm.describe_pcr(0)]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.binary(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(["DescribeNSM", "DescribePCR", "Attestation", "GetRandom", "Error"])
+
+
+@given(call=CALLS, answer=st.binary(max_size=64))
+def test_any_bytes_are_an_answer_or_an_nsm_error(call: object, answer: bytes) -> None:
+    assert callable(call)
+    with contextlib.suppress(NsmError):
+        assert call(device(answer)) is not None
+
+
+@given(call=CALLS, answer=st.dictionaries(NAMES, VALUES, max_size=2))
+def test_any_cbor_is_an_answer_or_an_nsm_error(call: object, answer: object) -> None:
+    assert callable(call)
+    with contextlib.suppress(NsmError):
+        assert call(device(answer)) is not None
+
+
+@given(st.binary(min_size=1, max_size=1024), st.none() | st.binary(max_size=1024), st.binary())
+def test_what_is_attested_is_what_is_sent(data: bytes, nonce: bytes | None, key: bytes) -> None:
+    transport = Canned(cbor2.dumps({"Attestation": {"document": data}}))
+    document = NsmDevice(transport=transport).attest(user_data=data, nonce=nonce, public_key=key)
+    assert document == data
+    fields = cbor2.loads(transport.requests[0])["Attestation"]
+    assert fields == {"user_data": data, "nonce": nonce, "public_key": key}

@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn, Self
+
+import pytest
+
+from foobar_enclave.server import EnclaveServer, Limits
+from foobar_shared.addresses import UnixAddress, listen
+from foobar_shared.framing import MAX_LINE
+
+WAIT = 5.0
+QUICK = Limits(idle=WAIT, line=WAIT, write=WAIT, drain=0.2, stop=1.0, accept_pause=0.05)
+
+
+def echo(line: bytes) -> bytes:
+    return b'{"echo":%d}\n' % len(line)
+
+
+class Running:
+    """A server in a thread, and connections to it."""
+
+    def __init__(
+        self, path: str, handle: Callable[[bytes], bytes], limits: Limits, listener: socket.socket
+    ) -> None:
+        self.path = path
+        self.listener = listener
+        self.server = EnclaveServer(listener, handle, limits=limits)
+        self.failure: OSError | None = None
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        try:
+            self.server.serve_forever()
+        except OSError as error:
+            self.failure = error
+
+    def connect(self) -> Peer:
+        return Peer(self.path)
+
+    def stop(self) -> None:
+        self.server.stop()
+        self.thread.join(WAIT)
+        assert not self.thread.is_alive()
+
+
+class Peer:
+    """A client that says what it likes."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(WAIT)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("rb")
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def read(self) -> bytes:
+        return self.file.readline()
+
+    def ask(self, line: bytes) -> bytes:
+        self.send(line + b"\n")
+        return self.read()
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def was_cut_off(peer: Peer, data: bytes, times: int) -> bool:
+    """Whether the connection ended while `data` was being sent so many times."""
+    try:
+        for _ in range(times):
+            peer.send(data)
+    except ConnectionError:
+        return True
+    return False
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(socket_folder: Path) -> Iterator[Start]:
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            handle: Callable[[bytes], bytes] = echo,
+            limits: Limits = QUICK,
+            wrap: Callable[[socket.socket], socket.socket] = lambda listener: listener,
+        ) -> Running:
+            path = str(socket_folder / "server")
+            listener = wrap(stack.enter_context(listen(UnixAddress(path))))
+            stack.callback(listener.close)
+            running = Running(path, handle, limits, listener)
+            stack.callback(running.stop)
+            return running
+
+        yield start
+
+
+def test_many_lines_on_one_connection_each_get_their_answer(start: Start) -> None:
+    with start().connect() as peer:
+        for length in (0, 1, 1000, MAX_LINE - 1):
+            assert peer.ask(b"x" * length) == echo(b"x" * length)
+
+
+def test_lines_sent_at_once_are_answered_in_turn(start: Start) -> None:
+    with start().connect() as peer:
+        peer.send(b"a\nbb\nccc\n")
+        assert [peer.read() for _ in range(3)] == [echo(b"a"), echo(b"bb"), echo(b"ccc")]
+
+
+def test_a_line_in_pieces_is_one_line(start: Start) -> None:
+    with start().connect() as peer:
+        for piece in (b"a", b"bc", b"\n"):
+            peer.send(piece)
+        assert peer.read() == echo(b"abc")
+
+
+def test_connections_are_served_at_the_same_time(start: Start) -> None:
+    together = threading.Barrier(3)
+
+    def wait_for_the_others(line: bytes) -> bytes:
+        together.wait(WAIT)
+        return echo(line)
+
+    running = start(wait_for_the_others)
+    with running.connect() as one, running.connect() as two, running.connect() as three:
+        for peer in (one, two, three):
+            peer.send(b"x\n")
+        assert [peer.read() for peer in (one, two, three)] == [echo(b"x")] * 3
+
+
+def test_weakness_13_an_overlong_line_gets_an_error_and_the_connection_is_closed(
+    start: Start,
+) -> None:
+    running = start()
+    with running.connect() as peer:
+        peer.send(b"x" * (MAX_LINE + 1000))
+        assert json.loads(peer.read()) == {"error": "line longer than 65536 bytes"}
+        assert peer.read() == b""
+    with running.connect() as peer:
+        assert peer.ask(b"x") == echo(b"x")
+
+
+def test_the_error_arrives_even_where_the_peer_goes_on_sending(start: Start) -> None:
+    with start().connect() as peer:
+        peer.send(b"x" * (10 * MAX_LINE))
+        peer.send(b"x" * (5 * MAX_LINE))
+        assert b"line longer" in peer.read()
+
+
+def test_a_peer_that_never_stops_sending_is_cut_off(start: Start) -> None:
+    with start().connect() as peer:
+        assert was_cut_off(peer, b"x" * MAX_LINE, 1000)
+
+
+def test_weakness_13_one_connection_too_many_is_told_and_closed(start: Start) -> None:
+    running = start(limits=Limits(connections=2, stop=1.0))
+    with running.connect() as one, running.connect() as two:
+        assert one.ask(b"x") == two.ask(b"x") == echo(b"x")
+        with running.connect() as three:
+            assert json.loads(three.read()) == {"error": "the enclave is busy: try again later"}
+            assert three.read() == b""
+        assert one.ask(b"y") == echo(b"y")
+        two.close()
+        for _ in range(100):  # until the thread of the second has ended
+            with running.connect() as four, contextlib.suppress(OSError):
+                if four.ask(b"z") == echo(b"z"):
+                    break
+        else:
+            pytest.fail("no place became free")
+
+
+def test_the_bound_is_128_by_default() -> None:
+    assert Limits().connections == 128
+    assert max(Limits().idle, Limits().line, Limits().write) <= 60
+
+
+@pytest.mark.parametrize("sent", [b"", b"half a line"], ids=["idle", "slow"])
+def test_weakness_13_idle_and_slow_peers_are_dropped(sent: bytes, start: Start) -> None:
+    running = start(limits=Limits(connections=1, idle=0.05, line=0.05, stop=1.0))
+    with running.connect() as peer:
+        peer.send(sent)
+        assert peer.read() == b""
+
+
+def test_weakness_13_a_peer_that_drips_bytes_is_dropped(start: Start) -> None:
+    running = start(limits=Limits(idle=WAIT, line=0.1, stop=1.0))
+    started = time.monotonic()
+    with running.connect() as peer, contextlib.suppress(OSError):
+        while time.monotonic() - started < WAIT:
+            peer.send(b"x")
+            time.sleep(0.01)
+    assert time.monotonic() - started < 2
+
+
+def test_weakness_13_a_peer_that_does_not_read_is_dropped(start: Start) -> None:
+    running = start(
+        lambda _: b"x" * 60000 + b"\n", limits=Limits(write=0.1, idle=WAIT, line=WAIT, stop=1.0)
+    )
+    with running.connect() as peer:
+        assert was_cut_off(peer, b"\n" * 100, 100_000)
+
+
+def test_peers_that_go_away_do_not_end_the_server(start: Start) -> None:
+    running = start()
+    for sent in (b"", b"half", b"x\n", b"x\n" * 1000):
+        peer = running.connect()
+        peer.send(sent)
+        peer.close()
+    with running.connect() as peer:
+        assert peer.ask(b"x") == echo(b"x")
+
+
+def test_a_defect_of_the_handler_costs_its_connection_only(
+    start: Start, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(line: bytes) -> bytes:
+        if line == b"break":
+            raise ZeroDivisionError("canary")
+        return echo(line)
+
+    caplog.set_level(logging.DEBUG)
+    running = start(broken)
+    with running.connect() as peer:
+        assert peer.ask(b"break") == b""
+    with running.connect() as peer:
+        assert peer.ask(b"x") == echo(b"x")
+    running.stop()
+    assert "outcome=defect:ZeroDivisionError" in caplog.text
+    assert "canary" not in caplog.text + "".join(capfd.readouterr())
+
+
+class Starved(socket.socket):
+    """A listener whose first calls of accept() fail for want of descriptors."""
+
+    failures = 3
+    calls = 0
+
+    def accept(self) -> tuple[socket.socket, object]:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return super().accept()
+
+
+def starved(listener: socket.socket) -> Starved:
+    return Starved(fileno=listener.detach())
+
+
+def test_want_of_descriptors_neither_ends_the_server_nor_makes_it_spin(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = start(wrap=starved)
+    started = time.monotonic()
+    with running.connect() as peer:
+        assert peer.ask(b"x") == echo(b"x")
+    assert time.monotonic() - started >= 3 * QUICK.accept_pause
+    assert isinstance(running.listener, Starved)
+    assert running.listener.calls == 4
+    assert caplog.messages.count("event=accept outcome=EMFILE") == 3
+
+
+def test_the_pause_after_a_failure_ends_at_a_stop(start: Start) -> None:
+    def always(listener: socket.socket) -> Starved:
+        made = starved(listener)
+        made.failures = 1000
+        return made
+
+    running = start(limits=Limits(accept_pause=60.0), wrap=always)
+    with running.connect():
+        while not isinstance(running.listener, Starved) or running.listener.calls == 0:
+            time.sleep(0.001)
+        started = time.monotonic()
+        running.stop()
+    assert time.monotonic() - started < 2
+
+
+def test_a_system_without_threads_left_refuses_and_goes_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = start()
+    real = threading.Thread.start
+
+    def none_left(_: threading.Thread) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    with running.connect() as peer:
+        assert b"busy" in peer.read()
+    monkeypatch.setattr(threading.Thread, "start", real)
+    with running.connect() as peer:
+        assert peer.ask(b"x") == echo(b"x")
+
+
+def test_a_listener_that_is_none_ends_the_server(start: Start) -> None:
+    class Broken(socket.socket):
+        def accept(self) -> NoReturn:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    running = start(wrap=lambda listener: Broken(fileno=listener.detach()))
+    with running.connect():
+        running.thread.join(WAIT)
+    assert running.failure is not None
+    assert running.failure.errno == errno.EINVAL
+
+
+def test_a_stop_ends_idle_connections_at_once(start: Start) -> None:
+    running = start()
+    with running.connect() as idle, running.connect() as half:
+        assert idle.ask(b"x") == half.ask(b"x") == echo(b"x")
+        half.send(b"half a line")
+        started = time.monotonic()
+        running.stop()
+        assert time.monotonic() - started < 1
+        assert idle.read() == half.read() == b""
+    assert not [thread for thread in threading.enumerate() if "_serve" in thread.name]
+
+
+def test_a_stop_lets_a_request_end_that_is_being_answered(start: Start) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(line: bytes) -> bytes:
+        begun.set()
+        go_on.wait(WAIT)
+        return echo(line)
+
+    running = start(slow, limits=Limits(stop=WAIT))
+    with running.connect() as peer:
+        peer.send(b"x\ny\n")
+        assert begun.wait(WAIT)
+        running.server.stop()
+        go_on.set()
+        assert peer.read() == echo(b"x")
+        assert peer.read() == b"", "the next line is not begun"
+
+
+def test_a_stop_does_not_wait_for_ever(start: Start) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def stuck(line: bytes) -> bytes:
+        begun.set()
+        go_on.wait(WAIT)
+        return echo(line)
+
+    running = start(stuck, limits=Limits(stop=0.1))
+    with running.connect() as peer:
+        peer.send(b"x\n")
+        assert begun.wait(WAIT)
+        running.stop()
+        assert peer.read() == b""
+    go_on.set()
+
+
+def test_a_server_can_be_stopped_before_it_serves_and_twice(socket_folder: Path) -> None:
+    with listen(UnixAddress(str(socket_folder / "s"))) as listener:
+        server = EnclaveServer(listener, echo)
+        server.stop()
+        server.stop()
+        server.serve_forever()
+        server.stop()
+        assert listener.fileno() >= 0, "the listener is its owner's"

@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import logging
+
+import cbor2
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foobar_enclave.kms import KmsConnector
+from foobar_enclave.service import EnclaveService
+from foobar_shared import envelope
+from foobar_shared.claims import parse_key_claims, parse_result_claims
+from foobar_shared.framing import MAX_LINE
+from foobar_shared.messages import (
+    AttestationResponse,
+    DecryptRequest,
+    ErrorResponse,
+    GetAttestationRequest,
+    encode_request,
+    parse_response,
+)
+from tests.foobar_enclave.ber import enveloped
+from tests.foobar_enclave.fakes import (
+    KEY_ARN,
+    NONCE,
+    P256,
+    P256_KEY,
+    REQUEST,
+    FakeConnector,
+    FakeNsm,
+    FakeSession,
+    no_connection,
+    spki,
+)
+
+UNIFORM = b'{"error":"the message does not decrypt"}\n'
+KEY = rsa.generate_private_key(65537, 2048)
+
+
+def make(nsm: FakeNsm | None = None, kms: KmsConnector | None = None) -> EnclaveService:
+    return EnclaveService(
+        nsm=(nsm or FakeNsm()).device, kms=kms or FakeConnector(FakeSession()), key=KEY
+    )
+
+
+def attested(answer: bytes, name: str) -> dict[str, bytes | None]:
+    """The fields of the document in an answer."""
+    response = parse_response(answer.removesuffix(b"\n"))
+    assert isinstance(response, AttestationResponse), response
+    assert response.name == name
+    fields = cbor2.loads(response.attestation)
+    assert isinstance(fields, dict)
+    return fields
+
+
+def error(answer: bytes) -> str:
+    response = parse_response(answer.removesuffix(b"\n"))
+    assert isinstance(response, ErrorResponse), response
+    return response.text
+
+
+def decrypt_request(plaintext: bytes, challenge: bytes | None = NONCE) -> DecryptRequest:
+    """What the CLI sends after KMS has derived the shared secret."""
+    message = envelope.parse_message(envelope.encrypt(plaintext, P256))
+    peer = envelope.load_p256_public_key(message.ephemeral_key)
+    secret = P256_KEY.exchange(ec.ECDH(), peer)
+    return DecryptRequest(
+        shared_secret=enveloped(secret, KEY),
+        nonce=message.nonce,
+        ciphertext=message.ciphertext,
+        challenge=challenge,
+    )
+
+
+def test_get_attestation_carries_nonce_and_public_key_and_nothing_else() -> None:
+    answer = make().handle(encode_request(GetAttestationRequest(NONCE)) + b"\n")
+    assert attested(answer, "getAttestation") == {
+        "public_key": spki(KEY),
+        "nonce": NONCE,
+        "user_data": None,
+    }
+
+
+def test_the_originals_cli_which_sends_no_nonce_is_answered() -> None:
+    line = b'{"createKey":null,"getAttestation":{},"decrypt":null}'
+    assert attested(make().handle(line), "getAttestation")["nonce"] is None
+
+
+@pytest.mark.parametrize(
+    ("plaintext", "count"), [(b"attack at dawn", 4), (b"", 0), (b"a" * 1000, 1000), (b"AAA", 0)]
+)
+def test_decrypt_counts_and_attests_the_request(plaintext: bytes, count: int) -> None:
+    line = encode_request(decrypt_request(plaintext))
+    fields = attested(make().handle(line + b"\n"), "decrypt")
+    claims = parse_result_claims(fields["user_data"])
+    assert claims.count == count
+    assert claims.request_sha256 == hashlib.sha256(line).digest()
+    assert fields["nonce"] == NONCE
+
+
+def test_weakness_9_only_get_attestation_carries_a_public_key_and_each_has_its_type() -> None:
+    decrypted = attested(make().handle(encode_request(decrypt_request(b"a"))), "decrypt")
+    created = attested(make().handle(encode_request(REQUEST)), "createKey")
+    fresh = attested(make().handle(encode_request(GetAttestationRequest(NONCE))), "getAttestation")
+    assert decrypted["public_key"] is None
+    assert created["public_key"] is None
+    assert fresh["user_data"] is None
+    for data, kind in ((decrypted, "foobar/decrypt/1"), (created, "foobar/create-key/1")):
+        assert data["user_data"] is not None
+        assert json.loads(data["user_data"])["type"] == kind
+        assert data["nonce"] == NONCE
+
+
+def test_the_hash_is_over_the_line_exactly_as_it_came() -> None:
+    request = encode_request(decrypt_request(b"aa"))
+    line = b" " + request.replace(b'":"', b'" : "', 1) + b"\r"
+    for given_line in (line, line + b"\n"):
+        fields = attested(make().handle(given_line), "decrypt")
+        claims = parse_result_claims(fields["user_data"])
+        assert claims.request_sha256 == hashlib.sha256(line).digest()
+        assert claims.request_sha256 != hashlib.sha256(request).digest()
+
+
+def test_create_key_answers_with_the_keys_attestation() -> None:
+    fields = attested(make().handle(encode_request(REQUEST)), "createKey")
+    assert parse_key_claims(fields["user_data"]).key_arn == KEY_ARN
+
+
+def test_a_debug_enclave_refuses_create_key_and_answers_the_others() -> None:
+    service = make(FakeNsm(pcr0=bytes(48)))
+    assert "debug mode" in error(service.handle(encode_request(REQUEST)))
+    attested(service.handle(encode_request(GetAttestationRequest())), "getAttestation")
+
+
+def changed(**changes: bytes) -> bytes:
+    fields = {
+        name: getattr(VALID, name) for name in ("shared_secret", "nonce", "ciphertext", "challenge")
+    }
+    return encode_request(DecryptRequest(**(fields | changes)))
+
+
+VALID = decrypt_request(b"attack at dawn")
+OTHER_KEY = rsa.generate_private_key(65537, 2048)
+FAILURES = {
+    "no CMS": changed(shared_secret=b""),
+    "junk for CMS": changed(shared_secret=b"junk"),
+    "another recipient": changed(shared_secret=enveloped(bytes(32), OTHER_KEY)),
+    "bad RSA": changed(shared_secret=enveloped(bytes(32), KEY, encrypted_key=bytes(256))),
+    "bad padding": changed(shared_secret=enveloped(bytes(32), KEY, content=bytes(48))),
+    "another secret": changed(shared_secret=enveloped(bytes(32), KEY)),
+    "a short secret": changed(shared_secret=enveloped(bytes(31), KEY)),
+    "a long secret": changed(shared_secret=enveloped(bytes(33), KEY)),
+    "no secret": changed(shared_secret=enveloped(b"", KEY)),
+    "too long for CMS": changed(shared_secret=bytes(6145)),
+    "a flipped tag": changed(ciphertext=VALID.ciphertext[:-1] + b"\0"),
+    "a cut ciphertext": changed(ciphertext=VALID.ciphertext[:15]),
+    "no ciphertext": changed(ciphertext=b""),
+    "another nonce": changed(nonce=bytes(12)),
+}
+
+
+@pytest.mark.parametrize("line", FAILURES.values(), ids=FAILURES)
+def test_weakness_8_every_decryption_failure_has_the_same_answer(line: bytes) -> None:
+    assert make().handle(line) == UNIFORM
+
+
+@pytest.mark.parametrize("length", [0, 1, 11, 13, 16, 1000])
+def test_weakness_14_a_nonce_of_another_length_is_a_failure_like_any_other(length: int) -> None:
+    service = make()
+    assert service.handle(changed(nonce=bytes(length))) == UNIFORM
+    attested(service.handle(encode_request(VALID)), "decrypt")
+
+
+def test_weakness_8_both_layers_are_worked_through_whichever_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """AES-GCM is tried after CMS has failed too, with a secret of the right length."""
+    secrets: list[bytes] = []
+    real = envelope.decrypt
+
+    def observed(nonce: bytes, ciphertext: bytes, secret: bytes) -> bytes:
+        secrets.append(secret)
+        return real(nonce, ciphertext, secret)
+
+    monkeypatch.setattr("foobar_shared.envelope.decrypt", observed)
+    for line in FAILURES.values():
+        assert make().handle(line) == UNIFORM
+    assert len(secrets) == len(FAILURES)
+    assert {len(secret) for secret in secrets} == {32}
+    assert len(set(secrets)) > len(FAILURES) - 5, "the substitutes are random"
+
+
+def test_a_substitute_secret_never_counts_as_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foobar_shared.envelope.decrypt", lambda *_: b"aaa")
+    assert make().handle(FAILURES["bad RSA"]) == UNIFORM
+    attested(make().handle(encode_request(VALID)), "decrypt")
+
+
+REFUSED = {
+    b"": "not valid JSON",
+    b"\xff": "not valid UTF-8",
+    b"[]": "not a JSON object",
+    b"{}": "exactly one of createKey, getAttestation and decrypt must be set, none is",
+    b'{"getAttestation":{},"decrypt":{}}': "not getAttestation and decrypt",
+    b'{"getAttestation":1}': "getAttestation: not a JSON object",
+    b'{"getAttestation":{"nonce":"AAAA"}}': "getAttestation.nonce: not 32 bytes",
+    b'{"getAttestation":{"nonce":5}}': "getAttestation.nonce: not base64 text",
+    b'{"decrypt":{"sharedSecret":"*"}}': "decrypt.sharedSecret: not valid base64",
+    b'{"decrypt":{"sharedSecret":"AAAA"}}': "decrypt.nonce: missing",
+    b'{"createKey":{"region":1}}': "createKey.credentials: missing",
+    b'{"a":' * 9 + b"1" + b"}" * 9: "nested more than 8 deep",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_malformed_line_is_told_what_is_wrong(line: bytes) -> None:
+    assert REFUSED[line] in error(make().handle(line))
+
+
+def test_a_line_over_64_kib_is_refused_before_it_is_parsed() -> None:
+    padding = b" " * MAX_LINE
+    assert (
+        error(make().handle(b'{"getAttestation":{}}' + padding)) == "line longer than 65536 bytes"
+    )
+    longest = (b'{"getAttestation":{}}' + padding)[: MAX_LINE - 1]
+    attested(make().handle(longest + b"\n"), "getAttestation")
+
+
+def test_errors_of_the_module_are_told() -> None:
+    nsm = FakeNsm()
+    nsm.answers["Attestation"] = {"Error": "InputTooLarge"}
+    answer = error(make(nsm).handle(encode_request(GetAttestationRequest())))
+    assert answer == "the Nitro Secure Module failed at Attestation: InputTooLarge"
+
+
+def test_a_region_that_is_none_is_told_without_the_sdk_being_asked() -> None:
+    kms = KmsConnector(no_connection)
+    request = dataclasses.replace(REQUEST, region="x.attacker.example/")
+    answer = error(make(kms=kms).handle(encode_request(request)))
+    assert answer == "not a valid AWS region (expected one like us-east-1)"
+
+
+def test_a_defect_is_one_generic_line_and_logged_by_its_type(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(FakeNsm):
+        def exchange(self, _: bytes) -> bytes:
+            raise ZeroDivisionError("canary")
+
+    caplog.set_level(logging.DEBUG)
+    answer = error(make(Broken()).handle(encode_request(GetAttestationRequest())))
+    assert answer == "the enclave failed at this request; its console says where"
+    assert "defect:ZeroDivisionError" in caplog.text
+    assert "canary" not in caplog.text
+
+
+def test_each_request_is_one_line_of_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    ticks = iter([10.0, 10.25])
+    service = EnclaveService(
+        nsm=FakeNsm().device,
+        kms=FakeConnector(FakeSession()),
+        key=KEY,
+        clock=lambda: next(ticks),
+    )
+    line = encode_request(VALID)
+    answer = service.handle(line)
+    (message,) = caplog.messages
+    assert message == (
+        f"event=request type=decrypt outcome=ok bytes_in={len(line)} bytes_out={len(answer)} "
+        "seconds=0.250"
+    )
+
+
+REQUESTS = [encode_request(VALID), encode_request(REQUEST), encode_request(GetAttestationRequest())]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["createKey", "getAttestation", "decrypt", "nonce", "sharedSecret", "ciphertext",
+                 "challenge", "region", "accountId", "awsIamRole", "credentials"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)  # fmt: skip
+SERVICE = make()
+
+
+def check_one_line(answer: bytes) -> None:
+    assert answer.endswith(b"\n")
+    assert answer.count(b"\n") == 1
+    assert len(answer) <= MAX_LINE
+    parse_response(answer[:-1])
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_get_exactly_one_line(line: bytes) -> None:
+    check_one_line(SERVICE.handle(line))
+
+
+@given(JSON)
+def test_any_json_gets_exactly_one_line(value: object) -> None:
+    check_one_line(SERVICE.handle(json.dumps(value).encode()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_change_of_a_request_gets_exactly_one_line(data: st.DataObject) -> None:
+    line = bytearray(data.draw(st.sampled_from(REQUESTS)))
+    start = data.draw(st.integers(0, len(line)))
+    line[start : start + data.draw(st.integers(0, 20))] = data.draw(st.binary(max_size=20))
+    check_one_line(SERVICE.handle(bytes(line)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(plaintext=st.binary(max_size=2000))
+def test_any_plaintext_is_counted(plaintext: bytes) -> None:
+    fields = attested(SERVICE.handle(encode_request(decrypt_request(plaintext))), "decrypt")
+    assert parse_result_claims(fields["user_data"]).count == plaintext.count(b"a")
+
+
+def test_base64_of_the_wire_is_gos() -> None:
+    answer = json.loads(make().handle(b'{"getAttestation":{}}'))
+    text = answer["getAttestation"]["attestation"]
+    assert base64.b64encode(base64.b64decode(text, validate=True)).decode() == text
