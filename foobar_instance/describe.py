@@ -314,7 +314,7 @@ def _certificates(attestation: Attestation) -> list[x509.Certificate | None]:
     for der in (*attestation.cabundle, attestation.certificate):
         try:
             certificates.append(x509.load_der_x509_certificate(der))
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             certificates.append(None)
     return certificates
 

@@ -173,14 +173,14 @@ def _identity(attestation: Attestation) -> bytes:
 def _load(der: bytes, rule: Rule) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except Exception as error:  # InvalidVersion, for one, is no ValueError
         raise rule.broken("one does not parse") from error
 
 
 def _trusted_chain(leaf: x509.Certificate, bundle: list[x509.Certificate]) -> TrustedChain:
     try:
         key = leaf.public_key()
-    except ValueError as error:
+    except Exception as error:  # UnsupportedAlgorithm, for one, is no ValueError
         raise SIGNATURE_KEY.broken("it holds no key that can be read") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise SIGNATURE_KEY.broken("it holds another")
