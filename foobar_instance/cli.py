@@ -224,12 +224,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code. Every error is one line on standard error."""
     try:
-        cli.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        code = cli.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except click.UsageError as error:
         return _fail(f"{error.format_message()} (see {_help_of(error)})", error.exit_code)
-    except click.exceptions.Exit as error:
-        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
@@ -238,7 +236,8 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except Exception as error:  # noqa: BLE001 - a traceback is no message
         return _fail(*_reported(error))
-    return 0
+    # click returns the code of an Exit, and None where a command has just ended.
+    return code if isinstance(code, int) else 0
 
 
 def _reported(error: Exception) -> tuple[str, int]:

@@ -1,0 +1,182 @@
+"""`describe`: any document, in every input form, for people and for programs."""
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emulator.documents import attestation_document, document_fields, sign_document
+from emulator.pki import NitroPki
+from foobar_instance.attestation import packaged_root, verify_attestation
+from foobar_instance.cli import run
+from foobar_instance.describe import (
+    MAX_INPUT,
+    as_json,
+    as_text,
+    decode_input,
+    describe,
+)
+from foobar_instance.errors import NotVerifiedError
+from tests.vectors import vector_path
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+MODULE_ID = "i-0123456789abcdef0-enc0123456789abcdef"
+PKI = NitroPki.create(now=NOW)
+CHAIN = PKI.issue(MODULE_ID, now=NOW)
+
+
+def made(**changes: object) -> bytes:
+    fields = {
+        "pcrs": {index: bytes([index]) * 48 for index in range(1, 16)} | {0: b"\xaa" * 48},
+        "timestamp": NOW,
+    } | changes
+    return attestation_document(CHAIN, module_id=MODULE_ID, **fields)  # type: ignore[arg-type]
+
+
+def text_of(document: bytes, *, later: timedelta = timedelta(minutes=90)) -> str:
+    return as_text(describe(document, PKI.root, "a root", now=NOW + later))
+
+
+def test_what_a_person_reads() -> None:
+    text = text_of(made(user_data=b'{"count":4}', nonce=b"\xff\0", public_key=b""))
+    for line in (
+        f"  module      {MODULE_ID}",
+        "  region      us-east-1",
+        "  signed      2026-01-02 03:04:05.000 UTC (1 hour 30 minutes ago)",
+        "  mode        production",
+        f"  PCR0   enclave image    {'aa' * 24}",
+        "  public key  empty",
+        "  nonce       ff00",
+        '  user data   {\n                "count": 4',
+        "VERIFIED under a root, at its own signed time",
+    ):
+        assert f"\n{line}\n" in f"{text}\n", line
+
+
+def test_debug_mode_is_said_twice() -> None:
+    text = text_of(made(pcrs={index: bytes(48) for index in range(16)}))
+    assert "mode        DEBUG" in text
+    assert "zero   PCR0-15" in text
+    assert "debug mode proves nothing" in text
+
+
+def test_instance_id_that_pcr4_does_not_confirm() -> None:
+    assert "PCR4 DOES NOT AGREE" in text_of(made())
+
+
+def test_verdict_names_the_broken_rule() -> None:
+    description = describe(made(), packaged_root(), "AWS's root", now=NOW)
+    assert "NOT VERIFIED under AWS's root: rule chain-order" in as_text(description)
+    facts = json.loads(as_json(description))
+    assert (facts["verified"], facts["rule"]) == (False, "chain-order")
+
+
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [
+        (timedelta(), "0 seconds ago"),
+        (timedelta(seconds=1), "1 second ago"),
+        (timedelta(days=800, hours=5), "2 years 70 days ago"),
+        (timedelta(seconds=-1), "in the future"),
+    ],
+)
+def test_age(age: timedelta, words: str) -> None:
+    assert f"({words})" in text_of(made(), later=age)
+
+
+def test_hostile_text_reaches_no_terminal() -> None:
+    text = text_of(made(user_data="\x1b[2J\u202eevil".encode(), nonce=b'{"\\u001b[2J": 1}'))
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_long_fields_are_cut() -> None:
+    text = text_of(made(user_data=b"\xff" * 1024, nonce=b"word " * 200))
+    assert text.count("lines more (1,0") == 2
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300), st.binary(max_size=300))
+def test_any_content_fits_80_printable_columns(
+    user_data: bytes, nonce: bytes, public_key: bytes
+) -> None:
+    text = text_of(made(user_data=user_data, nonce=nonce, public_key=public_key))
+    assert all(len(line) <= 80 and line.isprintable() for line in text.splitlines())
+
+
+def test_a_certificate_that_does_not_parse_is_described_as_such() -> None:
+    pcrs = {0: b"\1" * 48}
+    fields = document_fields(CHAIN, module_id=MODULE_ID, pcrs=pcrs, timestamp=NOW)
+    text = text_of(sign_document(fields | {"certificate": b"junk"}, CHAIN.key))
+    assert "(one that does not parse)" in text
+    assert "NOT VERIFIED under a root: rule certificate" in text
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda raw: raw,
+        base64.b64encode,
+        base64.urlsafe_b64encode,
+        base64.encodebytes,
+        lambda raw: base64.b64encode(raw).rstrip(b"="),
+        lambda raw: raw.hex().encode(),
+        lambda raw: raw.hex().upper().encode() + b"\n",
+    ],
+    ids=["raw", "base64", "base64url", "lines", "unpadded", "hex", "HEX"],
+)
+def test_input_forms(encode: object) -> None:
+    assert callable(encode)
+    for document in (made(), made(nonce=b"\xfb" * 3), made(nonce=b"\xfb" * 4)):
+        assert decode_input(encode(document)) == document
+
+
+@pytest.mark.parametrize("data", [b"not a document!", b"\0" * (MAX_INPUT + 1), b"\xff\xfe"])
+def test_other_input_is_refused(data: bytes) -> None:
+    with pytest.raises(NotVerifiedError, match="no attestation document"):
+        decode_input(data)
+
+
+@given(st.binary(max_size=200))
+def test_any_input_is_described_or_refused(data: bytes) -> None:
+    with pytest.raises(NotVerifiedError):
+        describe(decode_input(data), PKI.root, "a root", now=NOW)
+
+
+def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "document"
+    path.write_bytes(made())
+    assert run(["describe", str(path)]) == 3
+    assert "NOT VERIFIED" in capsys.readouterr().out
+    path.write_bytes(b"junk")
+    assert run(["describe", str(path)]) == 3
+    assert capsys.readouterr().err.startswith("error: ")
+    assert run(["describe", str(tmp_path / "none")]) == 1
+
+
+def test_genuine_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    paths = sorted(vector_path("attestation").glob("*.cbor"))
+    genuine = [path for path in paths if "_tpm_" not in path.name]
+    assert len(genuine) == 39
+    for path in genuine:
+        check_genuine(path.read_bytes(), capsys, tmp_path / path.name)
+
+
+def check_genuine(document: bytes, capsys: pytest.CaptureFixture[str], path: Path) -> None:
+    path.write_bytes(base64.b64encode(document))
+    assert run(["describe", str(path)]) == 0
+    text = capsys.readouterr().out
+    attestation = verify_attestation(document, allow_debug=True)
+    assert "\nVERIFIED under AWS's root for the partition aws" in text
+    assert "(PCR4 agrees)" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert run(["describe", "--json", str(path)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["moduleId"] == attestation.module_id
+    assert facts["verified"] is True
+    assert facts["debug"] is attestation.is_debug
+    assert facts["pcrs"] == {str(i): value.hex() for i, value in attestation.pcrs.items()}
