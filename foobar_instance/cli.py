@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from foobar_instance.options import (
     attestation_option,
@@ -101,11 +102,14 @@ def encrypt_command(attestation_path: Path, plaintext: str, **common: Any) -> No
         foobar-instance encrypt --plaintext - < message
     """
     from foobar_instance.encrypt import encrypt
+    from foobar_instance.errors import UsageError
     from foobar_instance.files import read_file, read_stdin
     from foobar_shared.envelope import MAX_PLAINTEXT
 
     _, trust = _set_up(common)
     data = read_stdin(limit=MAX_PLAINTEXT) if plaintext == "-" else os.fsencode(plaintext)
+    if len(data) > MAX_PLAINTEXT:
+        raise UsageError(f"the plaintext is longer than {MAX_PLAINTEXT} bytes: split it")
     document = read_file(attestation_path, limit=MAX_DOCUMENT)
     click.echo(encrypt(data, document, trust))
 
@@ -272,7 +276,17 @@ def _set_up(common: dict[str, Any]) -> tuple[Progress, Trust]:
 
     _log_to_stderr(verbose=common.pop("verbose"))
     progress = choose_progress(quiet=common.pop("quiet"))
+    if common["trust_any_enclave"]:
+        _ignore_environment_measurements(common)
     return progress, make_trust(TrustOptions(**common), progress)
+
+
+def _ignore_environment_measurements(common: dict[str, Any]) -> None:
+    """An explicit --trust-any-enclave outweighs what the environment pins, and warns by itself."""
+    context = click.get_current_context()
+    for name, nothing in (("measurements", None), ("pcr0", None), ("pcrs", ())):
+        if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
+            common[name] = nothing
 
 
 def _log_to_stderr(*, verbose: bool) -> None:
