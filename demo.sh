@@ -51,5 +51,9 @@ echo "\$ CIPHERTEXT=\$(foobar-instance encrypt --plaintext \"$message\")"
 CIPHERTEXT=$(foobar-instance encrypt --plaintext "$message")
 echo
 echo "3. The enclave decrypts it and attests how many letters 'a' it holds, and nothing else."
-echo "\$ foobar-instance decrypt --ciphertext \$CIPHERTEXT"
-foobar-instance decrypt --ciphertext "$CIPHERTEXT"
+echo "\$ foobar-instance decrypt --ciphertext \$CIPHERTEXT --proof result.json"
+foobar-instance decrypt --ciphertext "$CIPHERTEXT" --proof result.json
+echo
+echo "4. A third person verifies the result: offline, without the plaintext, trusting one PCR0."
+echo "\$ foobar-instance verify --proof result.json --ciphertext \$CIPHERTEXT"
+foobar-instance verify --proof result.json --ciphertext "$CIPHERTEXT"
