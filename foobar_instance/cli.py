@@ -284,9 +284,12 @@ def _set_up(common: dict[str, Any]) -> tuple[Progress, Trust]:
 def _ignore_environment_measurements(common: dict[str, Any]) -> None:
     """An explicit --trust-any-enclave outweighs what the environment pins, and warns by itself."""
     context = click.get_current_context()
-    for name, nothing in (("measurements", None), ("pcr0", None), ("pcrs", ())):
-        if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
-            common[name] = nothing
+    nothing = {"measurements": None, "pcr0": None, "pcrs": ()}
+    common.update(
+        (name, value)
+        for name, value in nothing.items()
+        if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT
+    )
 
 
 def _log_to_stderr(*, verbose: bool) -> None:

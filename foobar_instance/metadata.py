@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from botocore.exceptions import MetadataRetrievalError
 from botocore.session import Session
 from botocore.utils import IMDSFetcher, InstanceMetadataFetcher, InstanceMetadataRegionFetcher
 
@@ -20,6 +21,9 @@ _SECONDS: Final = 2
 _ATTEMPTS: Final = 2
 _IAM_INFO: Final = "/latest/meta-data/iam/info"
 _PROFILE_ARN: Final = re.compile(r"arn:([a-z-]+):iam::([0-9]{12}):instance-profile/.+", re.ASCII)
+_NO_SERVICE: Final = (
+    "no instance metadata service answers: run this on the parent EC2 instance, with IMDSv2 enabled"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class _Fetcher(IMDSFetcher):
     def instance_profile_arn(self) -> str:
         token = self._fetch_metadata_token()  # type: ignore[attr-defined] # not in the stubs
         response = self._get_request(  # type: ignore[attr-defined]
-            url_path=_IAM_INFO, retry_func=None, token=token
+            url_path=_IAM_INFO, retry_func=lambda _: False, token=token
         )
         if response.status_code != 200:
             raise MetadataError(
@@ -60,14 +64,13 @@ def read_identity(role: str) -> InstanceIdentity:
     try:
         region = regions.retrieve_region()
         if not region:
-            raise MetadataError(
-                "no instance metadata service answers: run this on the parent EC2 instance, with "
-                "IMDSv2 enabled"
-            )
+            raise MetadataError(_NO_SERVICE)
         arn = fetcher.instance_profile_arn()
         found = credentials.retrieve_iam_role_credentials()
     except MetadataError:
         raise
+    except MetadataRetrievalError as error:  # no token, and version 1 is not asked
+        raise MetadataError(_NO_SERVICE) from error
     except Exception as error:  # the fetchers do not bound what they raise
         raise MetadataError(
             f"instance metadata can't be read ({type(error).__name__}): run this on the parent "
