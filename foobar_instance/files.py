@@ -52,6 +52,7 @@ def write_file(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}") from error
+    finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise FileError(f"cannot write {path}: {error.strerror}") from error

@@ -49,9 +49,17 @@ class KmsService:
 
     @property
     def address(self) -> TcpAddress:
-        """Where the relay connects to: the endpoint that the SDK has chosen."""
+        """Where the relay connects to: the endpoint that the SDK has chosen.
+
+        Raises:
+            KmsError: the endpoint that the SDK was given has no such port.
+        """
         endpoint = urlsplit(self._client.meta.endpoint_url)
-        return TcpAddress(str(endpoint.hostname), endpoint.port or _HTTPS_PORT)
+        try:
+            port = endpoint.port or _HTTPS_PORT
+        except ValueError as error:
+            raise KmsError(f"the AWS SDK can't be set up: {one_line(error)}") from error
+        return TcpAddress(str(endpoint.hostname), port)
 
     def derive_shared_secret(
         self, *, key_arn: str, ephemeral_key: bytes, attestation: bytes

@@ -85,6 +85,6 @@ def enclave_option(function: F) -> F:
 
 def verbosity_options(function: F) -> F:
     """How much is told on standard error."""
-    quiet = option("-q", "--quiet", is_flag=True, help="Tell nothing but errors.")
+    quiet = option("-q", "--quiet", is_flag=True, help="Tell nothing but warnings and errors.")
     verbose = option("-v", "--verbose", is_flag=True, help="Log what happens in detail.")
     return quiet(verbose(function))

@@ -32,14 +32,18 @@ class Progress(Protocol):
         ...
 
 
-class Silent:
-    """Tells nothing."""
+class Quiet:
+    """Tells warnings alone: what weakens a check is never hidden."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
     def step(self, text: str) -> None:
         """See `Progress`."""
 
     def warn(self, text: str) -> None:
         """See `Progress`."""
+        print(f"warning: {text}", file=self._stream, flush=True)
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:  # noqa: ARG002
@@ -107,5 +111,5 @@ def choose_progress(*, quiet: bool, stream: TextIO | None = None) -> Progress:
     """The way of telling that fits the stream; standard error unless given."""
     stream = stream or sys.stderr
     if quiet:
-        return Silent()
+        return Quiet(stream)
     return Terminal(stream) if stream.isatty() else Lines(stream)

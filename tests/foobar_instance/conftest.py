@@ -1,12 +1,14 @@
 """What most tests of the command line's parts start from."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
-from foobar_instance.progress import Silent
 from tests.foobar_instance.documents import Signer
 
 
-class Told(Silent):
+class Told:
     """Keeps what a command tells."""
 
     def __init__(self) -> None:
@@ -18,6 +20,11 @@ class Told(Silent):
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        assert text
+        yield
 
 
 @pytest.fixture

@@ -1,0 +1,114 @@
+"""Files are read with a bound, and written whole or not at all."""
+
+import io
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from foobar_instance.errors import FileError
+from foobar_instance.files import read_file, read_stdin, write_file
+
+
+def test_a_file_of_the_longest_length(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"12345")
+    assert read_file(path, limit=5) == b"12345"
+
+
+def test_a_file_that_is_too_long(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"123456")
+    with pytest.raises(FileError, match=r"cannot read .*f: longer than 5 bytes"):
+        read_file(path, limit=5)
+
+
+def test_an_endless_file() -> None:
+    with pytest.raises(FileError, match="longer than 5 bytes"):
+        read_file(Path("/dev/zero"), limit=5)
+
+
+def test_files_that_can_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"cannot read .*missing: No such file") as caught:
+        read_file(tmp_path / "missing", limit=5)
+    assert caught.value.exit_code == 1
+    with pytest.raises(FileError, match="Is a directory"):
+        read_file(tmp_path, limit=5)
+
+
+def test_standard_input_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for data, taken in ((b"", b""), (b"12345", b"12345"), (b"1234567", b"123456")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert read_stdin(limit=5) == taken
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_file_can_be_read_by_all(tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        write_file(tmp_path / "f", b"new")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "f").read_bytes() == b"new"
+    assert mode(tmp_path / "f") == 0o644
+    assert names(tmp_path) == ["f"]
+
+
+def test_an_old_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old and longer")
+    before = path.stat().st_ino
+    write_file(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_ino != before
+    assert names(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "fchmod"])
+def test_a_failing_write_leaves_the_old_content_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(FileError, match=r"cannot write .*f: No space left on device"):
+        write_file(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["f"]
+
+
+def test_an_interrupted_write_leaves_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_file(tmp_path / "f", b"new")
+    assert names(tmp_path) == []
+
+
+def test_a_folder_in_the_files_place(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    with pytest.raises(FileError, match=r"cannot write .*f: Is a directory"):
+        write_file(tmp_path / "f", b"new")
+    assert names(tmp_path) == ["f"]
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"cannot write .*: No such file or directory"):
+        write_file(tmp_path / "missing" / "f", b"new")
