@@ -1,38 +1,35 @@
 """The relay: bytes both ways between accepted connections and a target, looked at by nobody.
 
-One thread waits for all sockets (epoll) and moves bytes through one buffer; a few others resolve
-and dial, which blocks. A connection is two pipes, one for each direction:
-
-    accepted ── pipe ──▶ dialled        end of stream is passed on once all before it is written
-    accepted ◀── pipe ── dialled        a pipe that can't write stops reading
+One thread waits for all sockets (epoll) and moves bytes through one buffer. Resolving a name
+blocks, so each connection is dialled in a short-lived thread of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import queue
-import selectors
+import select
 import socket
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from foobar_shared.addresses import Address, connect
+from foobar_shared.addresses import Address
+from proxy.dial import dial
+from proxy.pipes import Connection
 
 BUFFER_BYTES: Final = 256 * 1024
 
 _log: Final = logging.getLogger(__name__)
 
 _TICK_SECONDS: Final = 1.0
-_DIALLERS: Final = 8
-_NO_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_LOST: Final = (ConnectionError, OSError)
+_ACCEPT_PAUSE_SECONDS: Final = 0.1
+_DIALLERS_STOP_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,88 +41,10 @@ class RelayLimits:
     idle_seconds: float = 300.0
 
 
-class _Pipe:
-    """One direction: reads from `source`, writes to `sink`, keeps what the sink did not take."""
-
-    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
-        self.source = source
-        self.sink = sink
-        self.rest = b""
-        self.ended = False
-        self.closed = False
-        self.moved = 0
-
-    @property
-    def wants_read(self) -> bool:
-        return not self.ended and not self.rest
-
-    @property
-    def wants_write(self) -> bool:
-        return bool(self.rest)
-
-    def read(self, buffer: memoryview) -> None:
-        """Move what the source has now to the sink, as far as that takes it."""
-        count = self.source.recv_into(buffer)
-        self.ended = count == 0
-        self.moved += count
-        self._write(buffer[:count])
-
-    def write(self) -> None:
-        """Write what was kept."""
-        self._write(memoryview(self.rest))
-
-    def _write(self, data: memoryview) -> None:
-        sent = 0
-        if data:
-            try:
-                sent = self.sink.send(data)
-            except BlockingIOError:
-                sent = 0
-        self.rest = bytes(data[sent:])
-        if self.ended and not self.rest and not self.closed:
-            self.closed = True
-            with contextlib.suppress(OSError):
-                self.sink.shutdown(socket.SHUT_WR)
-
-
-class _Connection:
-    """An accepted and a dialled socket, and the two pipes between them."""
-
-    def __init__(self, accepted: socket.socket, dialled: socket.socket, now: float) -> None:
-        self.sockets = (accepted, dialled)
-        self.pipes = (_Pipe(accepted, dialled), _Pipe(dialled, accepted))
-        self.active = now
-
-    @property
-    def done(self) -> bool:
-        return all(pipe.closed for pipe in self.pipes)
-
-    def events(self, which: socket.socket) -> int:
-        """What to wait for on one of the two sockets."""
-        mask = 0
-        for pipe in self.pipes:
-            if pipe.source is which and pipe.wants_read:
-                mask |= selectors.EVENT_READ
-            if pipe.sink is which and pipe.wants_write:
-                mask |= selectors.EVENT_WRITE
-        return mask
-
-    def move(self, which: socket.socket, mask: int, buffer: memoryview) -> None:
-        """Move bytes on a socket that is ready.
-
-        Raises:
-            OSError: one of the two connections is lost.
-        """
-        for pipe in self.pipes:
-            if mask & selectors.EVENT_WRITE and pipe.sink is which and pipe.wants_write:
-                pipe.write()
-            if mask & selectors.EVENT_READ and pipe.source is which and pipe.wants_read:
-                with contextlib.suppress(BlockingIOError):
-                    pipe.read(buffer)
-
-    def close(self) -> None:
-        for half in self.sockets:
-            half.close()
+@dataclass(frozen=True, slots=True)
+class _Dialled:
+    accepted: socket.socket
+    dialled: socket.socket | None
 
 
 class Relay:
@@ -147,24 +66,23 @@ class Relay:
             target: where each connection is relayed to; its name is resolved anew each time.
             allowed_cid: on an AF_VSOCK listener, the only CID whose connections are taken.
             limits: bounds on number and time.
-            clock: seconds, never going back.
+            clock: seconds, never going back; for the idle limit.
         """
         self._listener = listener
         self._target = target
         self._allowed_cid = allowed_cid
         self._limits = limits
         self._clock = clock
-        self._selector = selectors.DefaultSelector()
+        self._epoll = select.epoll()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self._connections: set[_Connection] = set()
-        self._dialling: set[socket.socket] = set()
-        self._dialled: queue.SimpleQueue[tuple[socket.socket, socket.socket | None]] = (
-            queue.SimpleQueue()
-        )
-        self._diallers = ThreadPoolExecutor(_DIALLERS, thread_name_prefix="relay-dial")
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
+        self._halves: dict[int, tuple[Connection, socket.socket]] = {}  # by descriptor
+        self._waits: dict[int, int] = {}  # events by descriptor, as registered
+        self._connections: OrderedDict[Connection, float] = OrderedDict()  # longest idle first
+        self._dialling: dict[socket.socket, threading.Thread] = {}
+        self._dialled: queue.SimpleQueue[_Dialled] = queue.SimpleQueue()
+        self._wake_reader, self._wake_writer = _wake_pair()
+        self._stop_reader, self._stop_writer = _wake_pair()
+        self._accept_again = 0.0  # by time.monotonic(); 0 while the listener is registered
         self._stopped = False
         self._thread: threading.Thread | None = None
 
@@ -186,36 +104,47 @@ class Relay:
     def stop(self) -> None:
         """Make `serve_forever` end; from any thread or signal handler."""
         self._stopped = True
-        self._wake()
+        for writer in (self._stop_writer, self._wake_writer):
+            _wake(writer)
 
     def serve_forever(self) -> None:
-        """Relay until `stop`, then close everything."""
-        self._listener.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(self._wake_reader, selectors.EVENT_READ)
+        """Relay until `stop`, then close everything, the listener too.
+
+        That takes at most about half a second. A thread whose name resolution hangs then is left
+        behind; it holds no socket and ends with the resolver's answer.
+        """
         try:
+            self._listener.setblocking(False)
+            self._epoll.register(self._listener, select.EPOLLIN)
+            self._epoll.register(self._wake_reader, select.EPOLLIN)
             while not self._stopped:
                 self._turn()
         finally:
             self._close()
 
     def _turn(self) -> None:
-        for key, mask in self._selector.select(_TICK_SECONDS):
-            if key.fileobj is self._listener:
-                self._accept()
-            elif key.fileobj is self._wake_reader:
+        ready = self._epoll.poll(_ACCEPT_PAUSE_SECONDS if self._accept_again else _TICK_SECONDS)
+        if self._accept_again and time.monotonic() >= self._accept_again:
+            self._accept_again = 0.0
+            self._epoll.register(self._listener, select.EPOLLIN)
+        for fd, mask in ready:
+            if fd == self._wake_reader.fileno():
                 self._take_dialled()
-            elif key.data in self._connections and isinstance(key.fileobj, socket.socket):
-                self._move(key.data, key.fileobj, mask)
+            elif fd in self._halves:
+                self._move(*self._halves[fd], mask)
+            elif fd == self._listener.fileno():
+                self._accept()
         self._drop_idle()
 
     def _accept(self) -> None:
         try:
             accepted, peer = self._listener.accept()
-        except OSError as error:
-            if error.errno in _NO_RESOURCES:
-                _log.warning("cannot accept: %s", error.strerror)
-                time.sleep(0.05)
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:  # no descriptors, no memory: what is open goes on meanwhile
+            _log.warning("cannot accept: %s", error.strerror)
+            self._accept_again = time.monotonic() + _ACCEPT_PAUSE_SECONDS
+            self._epoll.unregister(self._listener)
             return
         if not self._is_allowed(peer):
             _log.warning("refused a connection from %s", peer)
@@ -224,101 +153,144 @@ class Relay:
             _log.warning("refused a connection: %d are open", self._limits.connections)
             accepted.close()
         else:
-            accepted.setblocking(False)
-            self._dialling.add(accepted)
-            self._diallers.submit(self._dial, accepted)
+            self._start_dialling(accepted)
 
     def _is_allowed(self, peer: object) -> bool:
         if self._allowed_cid is None or self._listener.family != socket.AF_VSOCK:
             return True
         return isinstance(peer, tuple) and peer[0] == self._allowed_cid
 
-    def _dial(self, accepted: socket.socket) -> None:
+    def _start_dialling(self, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
+        thread = threading.Thread(
+            target=self._dial, args=(accepted,), name="relay-dial", daemon=True
+        )
         try:
-            dialled = connect(self._target, seconds=self._limits.connect_seconds)
+            thread.start()
+        except RuntimeError as error:  # no thread to be had
+            _log.warning("refused a connection: %s", error)
+            accepted.close()
+        else:
+            self._dialling[accepted] = thread
+
+    def _dial(self, accepted: socket.socket) -> None:
+        dialled = None
+        try:
+            dialled = dial(
+                self._target, seconds=self._limits.connect_seconds, stopping=self._stop_reader
+            )
+        except InterruptedError:
+            pass
         except OSError as error:
             _log.warning("cannot reach %s: %s", self._target, error.strerror or error)
-            self._dialled.put((accepted, None))
-        else:
-            self._dialled.put((accepted, dialled))
-        self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            self._wake_writer.send(b"x")
+        finally:
+            self._dialled.put(_Dialled(accepted, dialled))
+            _wake(self._wake_writer)
 
     def _take_dialled(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_reader.recv(4096)
-        while True:
-            try:
-                accepted, dialled = self._dialled.get_nowait()
-            except queue.Empty:
-                return
-            self._dialling.discard(accepted)
-            if dialled is None:
-                accepted.close()
+        for result in self._results():
+            if result.dialled is None:
+                result.accepted.close()
             else:
-                self._join(accepted, dialled)
+                self._join(result.accepted, result.dialled)
+
+    def _results(self) -> list[_Dialled]:
+        results = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                result = self._dialled.get_nowait()
+                self._dialling.pop(result.accepted, None)
+                results.append(result)
+        return results
 
     def _join(self, accepted: socket.socket, dialled: socket.socket) -> None:
-        dialled.setblocking(False)
-        for half in (accepted, dialled):
-            if half.family in (socket.AF_INET, socket.AF_INET6):
-                half.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = _Connection(accepted, dialled, self._clock())
-        self._connections.add(connection)
+        connection = Connection(accepted, dialled)
+        self._connections[connection] = self._clock()
         for half in connection.sockets:
-            self._selector.register(half, connection.events(half), connection)
+            self._halves[half.fileno()] = (connection, half)
+            self._wait_for(connection, half)
+        _log.debug("connection open: %d", len(self._connections))
 
-    def _move(self, connection: _Connection, which: socket.socket, mask: int) -> None:
-        connection.active = self._clock()
+    def _move(self, connection: Connection, half: socket.socket, mask: int) -> None:
+        self._connections[connection] = self._clock()
+        self._connections.move_to_end(connection)
         try:
-            connection.move(which, mask, self._buffer)
-        except OSError:
-            self._drop(connection, "lost")
+            connection.move(half, mask, self._buffer)
+        except OSError as error:
+            self._drop(connection, f"lost ({error.strerror})", logging.INFO, reset=True)
             return
         if connection.done:
             self._drop(connection, "ended")
             return
-        for half in connection.sockets:
-            self._wait_for(half, connection)
+        for one in connection.sockets:
+            self._wait_for(connection, one)
+        if not mask & (select.EPOLLIN | select.EPOLLOUT) and not connection.events(half):
+            self._forget(half)  # a hang-up is reported again and again until it can be acted on
 
-    def _wait_for(self, half: socket.socket, connection: _Connection) -> None:
+    def _wait_for(self, connection: Connection, half: socket.socket) -> None:
         events = connection.events(half)
-        key = self._selector.get_map().get(half)
-        if key is None:
-            if events:
-                self._selector.register(half, events, connection)
-        elif not events:
-            self._selector.unregister(half)
-        elif key.events != events:
-            self._selector.modify(half, events, connection)
+        fd = half.fileno()
+        if fd not in self._waits:
+            self._epoll.register(fd, events)
+        elif self._waits[fd] != events:
+            self._epoll.modify(fd, events)
+        self._waits[fd] = events
+
+    def _forget(self, half: socket.socket) -> None:
+        if self._waits.pop(half.fileno(), None) is not None:
+            self._epoll.unregister(half)
 
     def _drop_idle(self) -> None:
         deadline = self._clock() - self._limits.idle_seconds
-        for connection in [one for one in self._connections if one.active < deadline]:
-            self._drop(connection, "idle")
+        while self._connections:
+            connection, active = next(iter(self._connections.items()))
+            if active >= deadline:
+                return
+            self._drop(connection, "idle", logging.INFO)
 
-    def _drop(self, connection: _Connection, why: str) -> None:
-        up, down = (pipe.moved for pipe in connection.pipes)
-        _log.info("connection %s: %d bytes up, %d down", why, up, down)
-        self._connections.discard(connection)
+    def _drop(
+        self, connection: Connection, why: str, level: int = logging.DEBUG, *, reset: bool = False
+    ) -> None:
+        _log.log(
+            level,
+            "connection %s: %d bytes up, %d down",
+            why,
+            connection.up.moved,
+            connection.down.moved,
+        )
+        del self._connections[connection]
         for half in connection.sockets:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(half)
-        connection.close()
+            self._forget(half)
+            del self._halves[half.fileno()]
+        connection.close(reset=reset)
 
     def _close(self) -> None:
         self._listener.close()
+        _wake(self._stop_writer)
         for connection in list(self._connections):
-            self._drop(connection, "stopped")
-        self._diallers.shutdown(wait=True, cancel_futures=True)
-        self._take_dialled()
-        for connection in list(self._connections):
-            self._drop(connection, "stopped")
-        for accepted in self._dialling:
+            self._drop(connection, "stopped", logging.INFO)
+        deadline = time.monotonic() + _DIALLERS_STOP_SECONDS
+        for accepted, thread in self._dialling.items():
+            thread.join(max(0.0, deadline - time.monotonic()))
             accepted.close()
-        self._selector.close()
-        self._wake_reader.close()
-        self._wake_writer.close()
+        for result in self._results():
+            result.accepted.close()
+            if result.dialled is not None:
+                result.dialled.close()
+        self._epoll.close()
+        for end in (self._wake_reader, self._wake_writer, self._stop_reader, self._stop_writer):
+            end.close()
+
+
+def _wake_pair() -> tuple[socket.socket, socket.socket]:
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    return reader, writer
+
+
+def _wake(writer: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # full: it is awake anyway; closed: it has ended
+        writer.send(b"x")

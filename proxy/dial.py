@@ -1,0 +1,93 @@
+"""Connecting to a relay's target: bounded in time, and given up at once when the relay stops."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+from typing import Final, TypeAlias
+
+from foobar_shared.addresses import Address, TcpAddress, UnixAddress
+
+_Candidate: TypeAlias = tuple[socket.AddressFamily, str | tuple[int, int] | tuple[object, ...]]
+
+_PENDING: Final = {errno.EINPROGRESS, errno.EINTR}
+
+
+def dial(target: Address, *, seconds: float, stopping: socket.socket) -> socket.socket:
+    """A non-blocking socket that is connected to `target`.
+
+    A host name's addresses are tried in the resolver's order; each may take an equal share of the
+    time that is left, so that one which never answers does not keep the others from being tried.
+
+    Args:
+        target: resolved anew at each call. The resolver's own time can't be bounded.
+        seconds: for all of it.
+        stopping: readable (or closed) as soon as the attempt is to be given up.
+
+    Raises:
+        OSError: what the system says; `TimeoutError` after `seconds`; `InterruptedError` if
+            `stopping` became readable.
+    """
+    deadline = time.monotonic() + seconds
+    candidates = _candidates(target)
+    failure = OSError(errno.EADDRNOTAVAIL, "the name has no address")
+    for tried, (family, sockaddr) in enumerate(candidates):
+        share = (deadline - time.monotonic()) / (len(candidates) - tried)
+        dialled = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            _connect(dialled, sockaddr, share, stopping)
+        except InterruptedError:
+            dialled.close()
+            raise
+        except OSError as error:
+            dialled.close()
+            failure = error
+        except BaseException:
+            dialled.close()
+            raise
+        else:
+            return dialled
+    raise failure
+
+
+def _candidates(target: Address) -> list[_Candidate]:
+    if isinstance(target, UnixAddress):
+        return [(socket.AF_UNIX, target.path)]
+    if not isinstance(target, TcpAddress):
+        return [(socket.AF_VSOCK, (target.cid, target.port))]
+    try:
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # an empty label, or one of more than 63 characters
+        raise OSError(errno.EINVAL, "not a host name") from error
+    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+
+def _connect(
+    dialled: socket.socket, sockaddr: object, seconds: float, stopping: socket.socket
+) -> None:
+    _wait(None, stopping, 0)
+    dialled.setblocking(False)
+    code = dialled.connect_ex(sockaddr)  # type: ignore[arg-type]
+    if code in _PENDING:
+        _wait(dialled, stopping, seconds)
+        code = dialled.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def _wait(dialled: socket.socket | None, stopping: socket.socket, seconds: float) -> None:
+    """Wait until `dialled` is connected or has failed; with None, only look at `stopping`."""
+    if stopping.fileno() < 0:
+        raise InterruptedError(errno.EINTR, "the relay stops")
+    poll = select.poll()
+    poll.register(stopping, select.POLLIN)
+    if dialled is not None:
+        poll.register(dialled, select.POLLOUT)
+    ready = [fd for fd, _ in poll.poll(max(0.0, seconds) * 1000)]
+    if stopping.fileno() in ready:
+        raise InterruptedError(errno.EINTR, "the relay stops")
+    if dialled is not None and not ready:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
