@@ -11,7 +11,7 @@ from pathlib import Path
 
 from foobar_instance.enclave_client import EnclaveClient
 from foobar_instance.errors import EnclaveRefusedError, NotVerifiedError, RelayError
-from foobar_instance.files import write_file
+from foobar_instance.files import check_writable, write_file
 from foobar_instance.kms import KmsService
 from foobar_instance.metadata import InstanceIdentity, read_identity
 from foobar_instance.progress import Progress
@@ -40,6 +40,7 @@ def create_key(
     Raises:
         InstanceError: a step failed; no file was written.
     """
+    check_writable(places.attestation)  # a key whose attestation is lost is of no use
     with progress.waiting("reading instance metadata"):
         identity = read_identity(role)
     progress.step(f"region {identity.region}, account {identity.account_id}, role {identity.role}")

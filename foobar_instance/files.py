@@ -34,6 +34,21 @@ def read_stdin(*, limit: int) -> bytes:
     return sys.stdin.buffer.read(limit + 1)
 
 
+def check_writable(path: Path) -> None:
+    """Whether `write_file` has a chance, asked before something is done that needs it.
+
+    Raises:
+        FileError: the folder is missing or closed to this user, or the path is a folder itself.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise FileError(f"cannot write {path}: there is no folder {folder}")
+    if path.is_dir():
+        raise FileError(f"cannot write {path}: it is a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise FileError(f"cannot write {path}: the folder {folder} is closed to this user")
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a public file atomically: a reader sees the old content or the new, never a part.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from foobar_instance.errors import FileError
-from foobar_instance.files import read_file, read_stdin, write_file
+from foobar_instance.files import check_writable, read_file, read_stdin, write_file
 
 
 def test_a_file_of_the_longest_length(tmp_path: Path) -> None:
@@ -112,3 +112,20 @@ def test_a_folder_in_the_files_place(tmp_path: Path) -> None:
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"cannot write .*: No such file or directory"):
         write_file(tmp_path / "missing" / "f", b"new")
+
+
+def test_where_a_file_can_be_written(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new")
+    (tmp_path / "old").write_bytes(b"old")
+    check_writable(tmp_path / "old")
+    check_writable(Path("attestation.out"))
+
+
+def test_where_a_file_can_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileError, match=r"cannot write .*: there is no folder .*missing"):
+        check_writable(tmp_path / "missing" / "f")
+    with pytest.raises(FileError, match=r"cannot write .*: it is a folder"):
+        check_writable(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(FileError, match=r"cannot write .*: the folder .* is closed to this user"):
+        check_writable(tmp_path / "f")
