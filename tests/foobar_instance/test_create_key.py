@@ -267,7 +267,8 @@ def test_no_enclave(sign: Signer, told: Told, saved: Path) -> None:
 def no_relay(enclave: FakeEnclave, sign: Signer, relay: Callable[[str], Address]) -> str:
     """The refusal where the relay can't listen: the enclave is asked nothing."""
     with answering(enclave) as address:
-        places = Places(address, relay(address.path), Path("/nonexistent/attestation.out"))
+        saved = Path(address.path).with_name("attestation.out")
+        places = Places(address, relay(address.path), saved)
         with pytest.raises(RelayError, match="the relay") as caught:
             create_key(ROLE, places, sign.trust(), Told(), now=lambda: NOW)
     assert caught.value.exit_code == 1
