@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
+from click.exceptions import NoArgsIsHelpError
 
 from foobar_instance.options import (
     attestation_option,
@@ -103,7 +104,7 @@ def encrypt_command(attestation_path: Path, plaintext: str, **common: Any) -> No
     """
     from foobar_instance.encrypt import encrypt
     from foobar_instance.errors import UsageError
-    from foobar_instance.files import read_file, read_stdin
+    from foobar_instance.files import read_file, read_stdin, write_stdout
     from foobar_shared.envelope import MAX_PLAINTEXT
 
     _, trust = _set_up(common)
@@ -111,7 +112,7 @@ def encrypt_command(attestation_path: Path, plaintext: str, **common: Any) -> No
     if len(data) > MAX_PLAINTEXT:
         raise UsageError(f"the plaintext is longer than {MAX_PLAINTEXT} bytes: split it")
     document = read_file(attestation_path, limit=MAX_DOCUMENT)
-    click.echo(encrypt(data, document, trust))
+    write_stdout(encrypt(data, document, trust))
 
 
 @cli.command("decrypt")
@@ -135,7 +136,7 @@ def decrypt_command(
     foobar-instance encrypt --plaintext - < message | foobar-instance decrypt --ciphertext -
     """
     from foobar_instance.decrypt import decrypt
-    from foobar_instance.files import read_file, write_file
+    from foobar_instance.files import read_file, write_file, write_stdout
     from foobar_instance.proof import proof_of
 
     progress, trust = _set_up(common)
@@ -146,7 +147,7 @@ def decrypt_command(
     if proof is not None:
         write_file(proof, proof_of(result).encode())
         progress.step(f"proof saved in {proof}")
-    click.echo(_result_json(result) if as_json else f"Count 'a': {result.count}")
+    write_stdout(_result_json(result) if as_json else f"Count 'a': {result.count}")
 
 
 @cli.command("verify")
@@ -170,7 +171,7 @@ def verify_command(
     trust. docs/proof.md says what a proof proves, and what it does not.
     """
     from foobar_instance.errors import NotVerifiedError
-    from foobar_instance.files import read_file
+    from foobar_instance.files import read_file, write_stdout
     from foobar_instance.proof import MAX_PROOF, parse_proof, verify_proof
 
     _, trust = _set_up(common)
@@ -183,7 +184,7 @@ def verify_command(
                 f"the proof is for another key than the one that {attestation_path} attests"
             )
     result = verify_proof(parsed, message, trust)
-    click.echo(_result_json(result) if as_json else _result_text(result))
+    write_stdout(_result_json(result) if as_json else _result_text(result))
 
 
 @cli.command("describe")
@@ -206,7 +207,7 @@ def describe_command(
     """
     from foobar_instance import describe
     from foobar_instance.errors import NotVerifiedError
-    from foobar_instance.files import read_file, read_stdin
+    from foobar_instance.files import read_file, read_stdin, write_stdout
     from foobar_instance.pinning import load_root
     from foobar_instance.progress import choose_progress
 
@@ -215,9 +216,23 @@ def describe_command(
     root = load_root(root_path, partition, choose_progress(quiet=False))
     name = str(root_path) if root_path else f"AWS's root for the partition {partition}"
     description = describe.describe(describe.decode_input(data), root, name, now=_now())
-    click.echo(describe.as_json(description) if as_json else describe.as_text(description))
+    write_stdout(describe.as_json(description) if as_json else describe.as_text(description))
     if not description.verdict.verified:
         raise click.exceptions.Exit(NotVerifiedError.exit_code)
+
+
+@cli.command("measure")
+@click.argument("image", type=click.Path(path_type=Path))
+def measure_command(image: Path) -> None:
+    """Compute the PCRs of an enclave image file (EIF), without nitro-cli.
+
+    Prints the JSON that nitro-cli build-enclave prints, for --measurements:
+
+        foobar-instance measure IMAGE.eif > foobar-enclave.measurements.json
+    """
+    from foobar_instance.eif import measure_image
+
+    write_stdout(measure_image(image).as_nitro_cli_json())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -229,7 +244,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code. Every error is one line on standard error."""
     try:
         code = cli.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
-        sys.stdout.flush()
+    except NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.UsageError as error:
         return _fail(f"{error.format_message()} (see {_help_of(error)})", error.exit_code)
     except (click.Abort, KeyboardInterrupt):

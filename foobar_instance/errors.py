@@ -27,6 +27,10 @@ class NotVerifiedError(InstanceError):
     exit_code = 3
 
 
+class ImageError(InstanceError):
+    """An enclave image file that can't be measured."""
+
+
 class FileError(InstanceError):
     """A file that can't be read or written."""
 

@@ -30,8 +30,34 @@ def read_file(path: Path, *, limit: int) -> bytes:
 
 
 def read_stdin(*, limit: int) -> bytes:
-    """Standard input to its end, or `limit` + 1 bytes of it where it has more."""
-    return sys.stdin.buffer.read(limit + 1)
+    """Standard input to its end, or `limit` + 1 bytes of it where it has more.
+
+    Raises:
+        FileError: it is closed, or can't be read.
+    """
+    if sys.stdin is None:  # the shell's <&-
+        raise FileError("cannot read standard input: it is closed")
+    try:
+        return sys.stdin.buffer.read(limit + 1)
+    except OSError as error:
+        raise FileError(f"cannot read standard input: {error.strerror}") from error
+
+
+def write_stdout(text: str) -> None:
+    """Print a result, and see that it has left this program.
+
+    Raises:
+        FileError: standard output is closed or full.
+        BrokenPipeError: whoever read it has gone.
+    """
+    if sys.stdout is None:  # the shell's >&-
+        raise FileError("cannot write standard output: it is closed")
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FileError(f"cannot write standard output: {error.strerror}") from error
 
 
 def check_writable(path: Path) -> None:

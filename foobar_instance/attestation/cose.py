@@ -7,7 +7,7 @@ returns, and no bounds. The signature itself is checked by `cryptography`, in `v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from typing import Final, cast
 
@@ -55,8 +55,25 @@ class SignedMessage(Sign1Message):
         return cast(bytes, self.signature)
 
 
+class _InertTags(Mapping[int, Callable[[object, bool], object]]):
+    """Has cbor2 leave every tag as a `CBORTag`.
+
+    By itself it drops some tags (55799, 28), so that forms pass that no document has, and makes
+    decimals, dates or parsed mail of others: work that a document's sender should not choose.
+    """
+
+    def __getitem__(self, tag: int) -> Callable[[object, bool], object]:
+        return lambda value, _: cbor2.CBORTag(tag, value)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
 def decode_cbor(data: bytes, rule: Rule) -> object:
-    """The one CBOR item in `data`: no key twice, bounded depth, nothing after it.
+    """The one CBOR item in `data`: no key twice, tags as they are, bounded depth, nothing after.
 
     Raises:
         AttestationError: of `rule`.
@@ -64,7 +81,10 @@ def decode_cbor(data: bytes, rule: Rule) -> object:
     stream = BytesIO(data)
     try:
         value: object = cbor2.CBORDecoder(
-            stream, max_depth=MAX_DEPTH, allow_duplicate_keys=False
+            stream,
+            max_depth=MAX_DEPTH,
+            allow_duplicate_keys=False,
+            semantic_decoders=_InertTags(),
         ).decode()
     except Exception as error:  # cbor2 lets a hostile item's own errors through
         raise rule.broken(f"it does not decode ({type(error).__name__})") from error
