@@ -154,19 +154,19 @@ def _parse(message: bytes) -> _Envelope:
 def _recipient(encoded: bytes) -> tuple[bytes, bytes]:
     """The recipient's key identifier and the encrypted key of a KeyTransRecipientInfo."""
     recipient = cms.KeyTransRecipientInfo.load(encoded, strict=True)
-    identifier = recipient["rid"]
-    _demand(recipient["version"].native == "v2" and identifier.name == "subject_key_identifier")
+    _demand(recipient["version"].native == "v2")
     _demand(recipient["key_encryption_algorithm"].native == _OAEP)
     # DER, as KMS writes it here: no byte is left over in any of the nested structures.
     _demand(recipient.dump(force=True) == encoded)
-    return bytes(identifier.chosen.native), bytes(recipient["encrypted_key"].native)
+    # An identifier of the other kind, issuer and serial number, is no bytes.
+    return bytes(recipient["rid"].native), bytes(recipient["encrypted_key"].native)
 
 
 def _iv(encoded: bytes) -> bytes:
     """The initialisation vector of an AES-256-CBC AlgorithmIdentifier (RFC 3565 section 4.2)."""
     algorithm = cms.EncryptionAlgorithm.load(encoded, strict=True)
     _demand(algorithm["algorithm"].native == "aes256_cbc")
-    _demand(algorithm.dump(force=True) == encoded)
+    _demand(algorithm.dump(force=True) == encoded)  # DER here too
     iv = bytes(algorithm["parameters"].native)
     _demand(len(iv) == _BLOCK_BYTES)
     return iv

@@ -41,8 +41,6 @@ _CONFIG: Final = Config(  # type: ignore[call-arg]  # the stubs lack one option
     # CreateKey is not idempotent: a second one would make a second key.
     retries={"total_max_attempts": 1, "mode": "standard"},
     ignore_configured_endpoint_urls=True,
-    use_fips_endpoint=False,
-    use_dualstack_endpoint=False,
     user_agent="foobar-enclave",
 )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -126,6 +127,7 @@ def test_all_lengths_may_be_definite(
     assert decrypt_enveloped_data(message, rsa_key) == SECRET
 
 
+CEK = bytes(range(32, 64))
 OTHER_RECIPIENT = definite(0x80, bytes(32))
 HASH = ber.HASH
 SHA1 = sequence(ber.SHA1_OID, ber.NULL)
@@ -182,7 +184,53 @@ STRUCTURES: dict[str, dict[str, bytes]] = {
 def test_what_kms_never_sends_is_refused(
     changes: dict[str, bytes], rsa_key: rsa.RSAPrivateKey
 ) -> None:
-    refuse(enveloped(SECRET, rsa_key, **changes), rsa_key)
+    iv = bytes(16)
+    made = parts(SECRET, rsa_key, cek=CEK, iv=iv, content=ber.aes_cbc(CEK, iv, ber.pad(SECRET)))
+    assert decrypt_enveloped_data(made.message(), rsa_key) == SECRET
+    refuse(dataclasses.replace(made, **changes).message(), rsa_key)
+
+
+WRONG_TAGS: dict[str, tuple[bytes, bytes]] = {
+    "ContentInfo": (b"\x30\x80\x06", b"\x31\x80\x06"),
+    "the wrapper": (b"\xa0\x80\x30", b"\xa1\x80\x30"),
+    "EnvelopedData": (b"\x30\x80\x02", b"\x31\x80\x02"),
+    "the recipients": (b"\x31\x82", b"\x30\x82"),
+    "EncryptedContentInfo": (b"\x30\x80" + ber.DATA, b"\x31\x80" + ber.DATA),
+    "the content": (b"\xa0\x80\x04", b"\xa1\x80\x04"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "wrong"), WRONG_TAGS.values(), ids=WRONG_TAGS)
+def test_each_element_has_its_tag(right: bytes, wrong: bytes, rsa_key: rsa.RSAPrivateKey) -> None:
+    message = enveloped(SECRET, rsa_key)
+    assert right in message
+    refuse(message.replace(right, wrong, 1), rsa_key)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda content: indefinite(0xA0, definite(0x0C, content)),
+        lambda content: indefinite(0xA0, definite(0x80, content)),
+        lambda content: indefinite(0xA0, definite(0x24, octets(content))),
+        lambda content: indefinite(0xA0, indefinite(0x24, octets(content))),
+        lambda content: definite(0x04, content),
+        lambda content: definite(0x81, content),
+    ],
+    ids=["text", "tagged", "nested", "nested-indefinite", "untagged", "other-tag"],
+)
+def test_content_in_another_form_is_refused(
+    form: Callable[[bytes], bytes], rsa_key: rsa.RSAPrivateKey
+) -> None:
+    made = parts(SECRET, rsa_key)
+    made.encrypted_content = form(made.content)
+    refuse(made.message(), rsa_key)
+
+
+def test_the_algorithms_are_der(rsa_key: rsa.RSAPrivateKey) -> None:
+    made = parts(SECRET, rsa_key)
+    made.algorithm = sequence(ber.AES_256_CBC, b"\x04\x81\x10" + made.iv)
+    refuse(made.message(), rsa_key)
 
 
 def test_the_structures_above_are_refused_for_what_they_change(rsa_key: rsa.RSAPrivateKey) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from botocore.loaders import Loader
 
 from foobar_enclave.errors import (
     KmsAnswerError,
@@ -21,7 +22,7 @@ from foobar_enclave.errors import (
     KmsUnreachableError,
 )
 from foobar_enclave.kms import AMAZON_ROOTS, KeyMetadata, KmsConnector, KmsSession
-from foobar_enclave.kms_client import make_client
+from foobar_enclave.kms_client import _isolated_session, make_client
 from foobar_enclave.kms_transport import KmsTransport
 from tests.foobar_enclave.fake_kms import HOST, Authority, FakeKms, refusal
 from tests.foobar_enclave.fakes import (
@@ -243,7 +244,7 @@ def test_a_redirection_is_not_followed(kms: FakeKms, authority: Authority) -> No
     kms.answers["CreateKey"] = lambda _: (
         b"HTTP/1.1 307 X\r\nLocation: https://attacker.example/\r\nContent-Length: 0\r\n\r\n"
     )
-    with pytest.raises(KmsError):
+    with pytest.raises(KmsRefusedError, match="refused CreateKey: 307"):
         create(open_session(kms.connect, authority.ca_file))
     assert kms.operations == ["CreateKey"]
 
@@ -418,6 +419,15 @@ def test_weakness_3_no_environment_or_file_has_any_effect(
     # The SDK opens the file for a connection of its own, which it never makes.
     log = hostile_environment / "keys.log"
     assert not log.exists() or "CLIENT" not in log.read_text()
+
+
+@pytest.mark.usefixtures("hostile_environment")
+def test_a_session_has_no_credentials_of_its_own_and_no_folder_but_the_sdks() -> None:
+    session = _isolated_session()
+    assert session.get_credentials() is None
+    assert session.get_component("data_loader").search_paths == [Loader.BUILTIN_DATA_PATH]
+    assert session.full_config["profiles"] == {}
+    assert session.get_config_variable("use_fips_endpoint") is None
 
 
 def test_the_hostile_environment_would_have_had_an_effect(hostile_environment: Path) -> None:

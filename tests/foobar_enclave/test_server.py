@@ -332,7 +332,9 @@ def test_a_stop_ends_idle_connections_at_once(start: Start) -> None:
         started = time.monotonic()
         running.stop()
         assert time.monotonic() - started < 1
-        assert idle.read() == half.read() == b""
+        assert idle.read() == b""
+        with contextlib.suppress(ConnectionResetError):  # its half a line may have been unread
+            assert half.read() == b""
     assert not [thread for thread in threading.enumerate() if "_serve" in thread.name]
 
 
