@@ -231,6 +231,7 @@ def measure_command(image: Path) -> None:
         foobar-instance measure IMAGE.eif > foobar-enclave.measurements.json
     """
     from foobar_instance.eif import measure_image
+    from foobar_instance.files import write_stdout
 
     write_stdout(measure_image(image).as_nitro_cli_json())
 
@@ -251,10 +252,6 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(f"{error.format_message()} (see {_help_of(error)})", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", _INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read standard output has gone; the interpreter must not flush into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:  # noqa: BLE001 - a traceback is no message
         return _fail(*_reported(error))
     # click returns the code of an Exit, and None where a command has just ended.

@@ -53,7 +53,8 @@ def write_stdout(text: str) -> None:
     if sys.stdout is None:  # the shell's >&-
         raise FileError("cannot write standard output: it is closed")
     try:
-        print(text, flush=True)
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
