@@ -1,0 +1,381 @@
+"""The command line: its options, exit codes, and one line for each error."""
+
+import io
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+
+from foobar_instance.cli import cli, main, run
+from foobar_shared import envelope
+from foobar_shared.envelope import MAX_MESSAGE, MAX_PLAINTEXT
+from tests.foobar_instance.documents import OTHER_PCR0, PCR0, PUBLIC_KEY, Signer
+
+MESSAGE = envelope.encrypt(b"banana", PUBLIC_KEY)
+ROOT = ("--root-path", "root.pem")
+PINNED = (*ROOT, "--pcr0", PCR0.hex())
+ANY = "warning: any enclave is trusted, whatever its code: no measurement is compared"
+OTHER_ROOT = "warning: trusting the root in root.pem instead of AWS's"
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The one line that says what was wrong, the last; nothing has been printed."""
+        lines = self.stderr.splitlines()
+        assert self.stdout == ""
+        assert [line.startswith("error: ") for line in lines].count(True) == 1
+        assert lines[-1].startswith("error: ")
+        assert "Traceback" not in self.stderr
+        return lines[-1].removeprefix("error: ")
+
+    @property
+    def warnings(self) -> list[str]:
+        return [line for line in self.stderr.splitlines() if line.startswith("warning: ")]
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: Signer) -> Path:
+    """The current folder: a key's attestation and the root that it is under."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("MEASUREMENTS", "ROOT_PATH", "PCR0", "ENCLAVE", "ATTESTATION_PATH", "QUIET"):
+        monkeypatch.delenv(f"FOOBAR_{name}", raising=False)
+    (tmp_path / "root.pem").write_bytes(sign.root_pem)
+    (tmp_path / "attestation.out").write_bytes(sign.key())
+    return tmp_path
+
+
+@pytest.fixture
+def shell(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Runs a command line in `folder`."""
+
+    def shell(*arguments: str, stdin: bytes = b"", **environment: str) -> Ran:
+        assert Path.cwd() == folder
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            code = run(arguments)
+        return Ran(code, *capsys.readouterr())
+
+    loggers = [logging.getLogger(name) for name in ("foobar_instance", "proxy")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    yield shell
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+PINS = {
+    "root_path": (["--root-path", "--rootPath"], "FOOBAR_ROOT_PATH"),
+    "measurements": (["--measurements"], "FOOBAR_MEASUREMENTS"),
+    "pcr0": (["--pcr0"], "FOOBAR_PCR0"),
+    "pcrs": (["--pcr"], "FOOBAR_PCR"),
+    "trust_any_enclave": (["--trust-any-enclave"], None),
+    "allow_debug": (["--allow-debug"], None),
+}
+ATTESTATION = {
+    "attestation_path": (["--attestation-path", "--attestationPath"], "FOOBAR_ATTESTATION_PATH")
+}
+ENCLAVE = {"enclave": (["--enclave"], "FOOBAR_ENCLAVE")}
+CIPHERTEXT = {"ciphertext": (["--ciphertext"], None)}
+PROOF = {"proof": (["--proof"], "FOOBAR_PROOF")}
+JSON = {"as_json": (["--json"], "FOOBAR_JSON")}
+CONTRACT = {
+    "create-key": {
+        "role": (["--role"], "FOOBAR_ROLE"),
+        "proxy_listen": (["--proxy-listen"], "FOOBAR_PROXY_LISTEN"),
+    }
+    | ATTESTATION
+    | ENCLAVE
+    | PINS,
+    "encrypt": {"plaintext": (["--plaintext"], None)} | ATTESTATION | PINS,
+    "decrypt": CIPHERTEXT | ATTESTATION | ENCLAVE | PROOF | JSON | PINS,
+    "verify": CIPHERTEXT | ATTESTATION | PROOF | JSON | PINS,
+    "describe": {"root_path": PINS["root_path"]} | JSON,
+}
+
+
+@pytest.mark.parametrize("command", CONTRACT)
+def test_the_options_of_each_command(command: str) -> None:
+    assert isinstance(cli, click.Group)
+    options = {option.name: option for option in cli.commands[command].params}
+    for name, (spellings, variable) in CONTRACT[command].items():
+        assert (options[name].opts, options[name].envvar) == (spellings, variable)
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "default"),
+    [
+        ("create-key", "role", "aws-nitro-enclave-foobar-iam-role"),
+        ("create-key", "proxy_listen", "vsock:3:1001"),
+        ("create-key", "enclave", "vsock:16:1000"),
+        ("decrypt", "enclave", "vsock:16:1000"),
+        ("create-key", "attestation_path", Path("attestation.out")),
+        ("encrypt", "attestation_path", Path("attestation.out")),
+        ("decrypt", "attestation_path", Path("attestation.out")),
+    ],
+)
+def test_the_defaults(command: str, name: str, default: object) -> None:
+    options = {option.name: option for option in cli.commands[command].params}
+    assert options[name].default == default
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["encrypt", "-h"], ["verify", "--help"]])
+def test_help(shell: Run, arguments: list[str]) -> None:
+    ran = shell(*arguments)
+    assert (ran.code, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("Usage: foobar-instance")
+
+
+def test_the_help_tells_the_exit_codes(shell: Run) -> None:
+    assert "Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3" in shell("-h").stdout
+
+
+def test_the_version(shell: Run) -> None:
+    ran = shell("--version")
+    assert (ran.code, ran.stderr) == (0, "")
+    assert re.fullmatch(r"foobar-instance, version \d+\.\d+\.\d+\n", ran.stdout)
+
+
+def test_no_command_shows_the_help(shell: Run) -> None:
+    ran = shell()
+    assert (ran.code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("Usage: foobar-instance")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bogus"], "No such command 'bogus'. (see foobar-instance --help)"),
+        (["encrypt"], "Missing option '--plaintext'. (see foobar-instance encrypt --help)"),
+        (["decrypt"], "Missing option '--ciphertext'. (see foobar-instance decrypt --help)"),
+        (["encrypt", "--bogus"], "No such option '--bogus'"),
+        (["encrypt", "--plaintext"], "requires an argument"),
+        (["encrypt", "--plaintext", "x", "more"], "unexpected extra argument"),
+        (["encrypt", "--plaintext", "x", "--partition", "aws-cn"], "'aws-cn' is not one of"),
+        (["encrypt", "--plaintext", "x"], "no measurement pins the enclave"),
+        (["encrypt", "--plaintext", "x", "--pcr0", "00"], "PCR0: not 96 hexadecimal digits"),
+    ],
+)
+def test_wrong_usage(shell: Run, arguments: list[str], words: str) -> None:
+    ran = shell(*arguments)
+    assert ran.code == 2
+    assert words in ran.error
+
+
+@pytest.mark.parametrize("address", ["", "vsock:16", "unix:", "nowhere", "vsock:16:99999999999"])
+def test_a_malformed_address(shell: Run, address: str) -> None:
+    for command in (["decrypt", "--ciphertext", MESSAGE], ["create-key"]):
+        ran = shell(*command, *PINNED, "--enclave", address)
+        assert ran.code == 2
+        assert "--enclave" in ran.error
+    ran = shell("create-key", *PINNED, "--proxy-listen", address)
+    assert ran.code == 2
+    assert "--proxy-listen" in ran.error
+
+
+def test_encrypt_prints_the_message_alone(shell: Run) -> None:
+    ran = shell("encrypt", "--plaintext", "banana", *PINNED)
+    assert (ran.code, ran.stderr) == (0, f"{OTHER_ROOT}\n")
+    envelope.parse_message(ran.stdout.removesuffix("\n"))
+
+
+def test_options_from_the_environment(shell: Run, folder: Path) -> None:
+    (folder / "moved").write_bytes((folder / "attestation.out").read_bytes())
+    (folder / "attestation.out").unlink()
+    ran = shell(
+        "encrypt", "--plaintext", "banana",
+        FOOBAR_ROOT_PATH="root.pem", FOOBAR_PCR0=PCR0.hex(), FOOBAR_ATTESTATION_PATH="moved",
+    )  # fmt: skip
+    assert (ran.code, ran.warnings) == (0, [OTHER_ROOT])
+
+
+def test_registers_from_the_environment(shell: Run) -> None:
+    right = f"0={PCR0.hex()} 1={'01' * 48}"
+    assert shell("encrypt", "--plaintext", "x", *ROOT, FOOBAR_PCR=right).code == 0
+    wrong = f"0={PCR0.hex()} 1={'02' * 48}"
+    ran = shell("encrypt", "--plaintext", "x", *ROOT, FOOBAR_PCR=wrong)
+    assert ran.code == 3
+    assert "PCR1" in ran.error
+
+
+@pytest.mark.parametrize("name", ["TRUST_ANY_ENCLAVE", "ALLOW_DEBUG", "PLAINTEXT"])
+def test_what_does_not_come_from_the_environment(shell: Run, name: str) -> None:
+    data = () if name == "PLAINTEXT" else ("--plaintext", "x")
+    ran = shell("encrypt", *data, *ROOT, **{f"FOOBAR_{name}": "1"})
+    assert ran.code == 2
+    assert "--measurements" in ran.error or "Missing option '--plaintext'" in ran.error
+
+
+def test_the_originals_spelling(shell: Run) -> None:
+    ran = shell(
+        "encrypt", "--attestationPath=attestation.out", "--rootPath=root.pem", "--plaintext=x",
+        "--pcr0", PCR0.hex(),
+    )  # fmt: skip
+    assert ran.code == 0
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"FOOBAR_PCR0": OTHER_PCR0.hex()},
+        {"FOOBAR_PCR": f"0={OTHER_PCR0.hex()} 8={'00' * 48}"},
+        {"FOOBAR_MEASUREMENTS": "missing.json"},
+    ],
+)
+def test_any_enclave_outweighs_the_environment(shell: Run, environment: dict[str, str]) -> None:
+    ran = shell("encrypt", "--plaintext", "x", "--trust-any-enclave", *ROOT, **environment)
+    assert (ran.code, ran.warnings) == (0, [OTHER_ROOT, ANY])
+
+
+@pytest.mark.parametrize("given", [("--pcr0", PCR0.hex()), ("--pcr", f"8={'00' * 48}")])
+def test_any_enclave_contradicts_the_command_line(shell: Run, given: tuple[str, str]) -> None:
+    ran = shell("encrypt", "--plaintext", "x", "--trust-any-enclave", *ROOT, *given)
+    assert ran.code == 2
+    assert "--trust-any-enclave contradicts" in ran.error
+
+
+def test_quiet_hides_no_warning(shell: Run) -> None:
+    ran = shell("encrypt", "-q", "--plaintext", "x", "--trust-any-enclave", *ROOT)
+    assert ran.stderr.splitlines() == [OTHER_ROOT, ANY]
+
+
+def test_another_enclave_is_not_verified(shell: Run) -> None:
+    ran = shell("encrypt", "--plaintext", "x", *ROOT, "--pcr0", OTHER_PCR0.hex())
+    assert ran.code == 3
+    assert "the key's attestation does not verify" in ran.error
+
+
+def test_another_root_is_not_trusted(shell: Run) -> None:
+    ran = shell("encrypt", "--plaintext", "x", "--pcr0", PCR0.hex())
+    assert ran.code == 3
+    assert "the document is under another root" in ran.error
+
+
+def test_no_attestation(shell: Run, folder: Path) -> None:
+    (folder / "attestation.out").unlink()
+    ran = shell("encrypt", "--plaintext", "x", *PINNED)
+    assert ran.code == 1
+    assert ran.error == "cannot read attestation.out: No such file or directory"
+
+
+def test_no_enclave(shell: Run, folder: Path) -> None:
+    enclave = ("--enclave", "unix:/nonexistent", "--proof", "proof.json")
+    ran = shell("decrypt", "--ciphertext", MESSAGE, *enclave, *PINNED)
+    assert not (folder / "proof.json").exists()
+    assert ran.code == 1
+    assert ran.error.startswith("no enclave answers at unix:/nonexistent")
+
+
+@pytest.mark.parametrize("by", ["argument", "standard input"])
+def test_a_plaintext_that_is_too_long(shell: Run, by: str) -> None:
+    for more in (1, 1000):
+        text = "a" * (MAX_PLAINTEXT + more)
+        ran = (
+            shell("encrypt", "--plaintext", text, *PINNED)
+            if by == "argument"
+            else shell("encrypt", "--plaintext", "-", *PINNED, stdin=text.encode())
+        )
+        assert ran.code == 2
+        assert f"longer than {MAX_PLAINTEXT} bytes" in ran.error
+
+
+def test_the_longest_plaintext(shell: Run) -> None:
+    assert shell("encrypt", "--plaintext", "a" * MAX_PLAINTEXT, *PINNED).code == 0
+    assert shell("encrypt", "--plaintext", "-", *PINNED, stdin=b"\0" * MAX_PLAINTEXT).code == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "banana!", "\u00e9", MESSAGE[:-4], MESSAGE + "=", "a" * (MAX_MESSAGE + 1000)]
+)
+def test_a_malformed_ciphertext(shell: Run, text: str) -> None:
+    for ran in (
+        shell("decrypt", "--ciphertext", text, *PINNED),
+        shell("decrypt", "--ciphertext", "-", *PINNED, stdin=text.encode()),
+        shell("verify", "--proof", "missing", "--ciphertext", text, *PINNED),
+    ):
+        assert ran.code == 3
+        assert "ciphertext message" in ran.error
+        assert len(ran.error) < 200
+
+
+def test_the_whitespace_around_a_message_is_of_no_account(shell: Run) -> None:
+    stdin = f"\n {MESSAGE}\r\n".encode()
+    ran = shell("decrypt", "--ciphertext", "-", "--enclave", "unix:/x", *PINNED, stdin=stdin)
+    assert ran.error.startswith("no enclave answers")
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*_: object) -> str:
+        raise error
+
+    monkeypatch.setattr("foobar_instance.encrypt.encrypt", fail)
+
+
+def test_an_unexpected_error_is_one_line(shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, ValueError("canary"))
+    ran = shell("encrypt", "-q", "--plaintext", "x", *PINNED)
+    assert ran.code == 1
+    assert ran.error == "unexpected ValueError: please report it (-v shows where)"
+    assert ran.stderr.splitlines() == [OTHER_ROOT, f"error: {ran.error}"]
+
+
+def test_verbose_shows_where_but_not_the_errors_text(
+    shell: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, ValueError("can" + "ary"))
+    ran = shell("encrypt", "-v", "--plaintext", "x", *PINNED)
+    assert ran.code == 1
+    assert "DEBUG foobar_instance.cli: ValueError at" in ran.stderr
+    assert "in encrypt_command" in ran.stderr
+    assert "canary" not in ran.stderr
+    assert ran.error.startswith("unexpected ValueError")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupt(shell: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    failing(monkeypatch, error)
+    ran = shell("encrypt", "--plaintext", "x", *PINNED)
+    assert ran.code == 130
+    assert ran.error == "interrupted"
+
+
+def test_standard_input_that_is_closed(
+    shell: Run, monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shell("-h").code == 0
+    monkeypatch.setattr(sys, "stdin", None)
+    assert folder == Path.cwd()
+    assert run(["encrypt", "--plaintext", "-", *PINNED]) == 1
+    assert "error: cannot read standard input: it is closed\n" in capsys.readouterr().err
+
+
+def test_main_ends_with_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, code in ((["--version"], 0), (["bogus"], 2)):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == code
+    monkeypatch.setattr(sys, "argv", ["foobar-instance", "bogus"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("error: ") == 2

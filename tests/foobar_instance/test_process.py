@@ -1,0 +1,95 @@
+"""The command line as a process: what it imports, and what its streams do to it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.foobar_instance.documents import PCR0, Signer
+
+SECONDS = 30
+HEAVY = ("asn1crypto", "boto3", "botocore", "cbor2", "cryptography", "emulator", "pycose")
+IMPORTS = f"""
+import sys
+from foobar_instance.cli import run
+code = run(sys.argv[1:])
+print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def encrypting(tmp_path: Path, sign: Signer) -> list[str]:
+    (tmp_path / "root.pem").write_bytes(sign.root_pem)
+    (tmp_path / "attestation.out").write_bytes(sign.key())
+    return [
+        "encrypt", "--root-path", f"{tmp_path}/root.pem", "--pcr0", PCR0.hex(),
+        "--attestation-path", f"{tmp_path}/attestation.out", "--plaintext", "-",
+    ]  # fmt: skip
+
+
+def imports_of(*arguments: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, *arguments],
+        input=b"banana",
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout
+    return done.stderr.decode().splitlines()[-1].split()
+
+
+def test_encryption_needs_neither_aws_nor_the_emulator(encrypting: list[str]) -> None:
+    assert set(imports_of(*encrypting)) & {"asn1crypto", "boto3", "botocore", "emulator"} == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["decrypt", "--help"], ["--version"]])
+def test_help_is_quick(arguments: list[str]) -> None:
+    assert imports_of(*arguments) == []
+
+
+def process(
+    arguments: list[str], *, stdout: int | None = subprocess.PIPE, redirect: str = ""
+) -> tuple[int, str]:
+    """Exit code and standard error of the program."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "-m", "foobar_instance",
+         *arguments],
+        input=b"banana",
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        timeout=SECONDS,
+        check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr.decode()
+
+
+def test_nobody_reads_the_result(encrypting: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        code, stderr = process([*encrypting, "-q"], stdout=writer)
+    finally:
+        os.close(writer)
+    assert code == 1
+    assert "Traceback" not in stderr
+    assert "Exception" not in stderr
+    assert [line.partition(":")[0] for line in stderr.splitlines()] == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("redirect", "words"),
+    [
+        (">/dev/full", "cannot write standard output: No space left on device"),
+        (">&-", "cannot write standard output: it is closed"),
+        ("<&-", "cannot read standard input: it is closed"),
+    ],
+)
+def test_a_stream_that_is_full_or_closed(encrypting: list[str], redirect: str, words: str) -> None:
+    code, stderr = process(encrypting, redirect=redirect)
+    assert code == 1
+    assert stderr.splitlines()[1:] == [f"error: {words}"]
