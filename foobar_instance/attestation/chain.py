@@ -36,6 +36,7 @@ from foobar_instance.attestation.rules import (
 )
 
 _REMEMBERED: Final = 256
+_MAX_REASON: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +99,18 @@ class ChainVerifier:
                 self._chains.popitem(last=False)
 
     def _validate(self, attestation: Attestation, moment: datetime) -> TrustedChain:
-        leaf = _load(attestation.certificate, CERTIFICATE)
-        bundle = [_load(der, CABUNDLE) for der in attestation.cabundle]
+        leaf = _load(attestation.certificate, CERTIFICATE, "it")
+        bundle = [
+            _load(der, CABUNDLE, f"number {number}")
+            for number, der in enumerate(attestation.cabundle, 1)
+        ]
         if attestation.cabundle[0] != self._root_der:
             raise CHAIN_ORDER.broken("its first certificate is not the trusted root")
         _check_subject(leaf, attestation.module_id)
         chain = _trusted_chain(leaf, bundle)
         if not chain.valid_at(moment):
             raise CHAIN_VALIDITY.broken(
-                f"these are valid together from {chain.not_before:%Y-%m-%d %H:%M:%S} to "
+                f"these are all valid only from {chain.not_before:%Y-%m-%d %H:%M:%S} to "
                 f"{chain.not_after:%Y-%m-%d %H:%M:%S} UTC, not at {moment:%Y-%m-%d %H:%M:%S}"
             )
         self._check_path(leaf, bundle, moment)
@@ -126,9 +130,9 @@ class ChainVerifier:
         try:
             path = verifier.verify(leaf, bundle[1:]).chain
         except VerificationError as error:
-            raise CHAIN_PATH.broken(f"they do not ({error})") from error
+            raise CHAIN_PATH.broken(f"validation failed: {_reason(error)}") from error
         if path != [leaf, *reversed(bundle)]:
-            raise CHAIN_ORDER.broken("its certificates are in another order, or some are not used")
+            raise CHAIN_ORDER.broken("its order is another, or some are not in the path")
 
 
 def _require_cert_sign(_: Policy, __: x509.Certificate, usage: x509.ExtensionType | None) -> None:
@@ -170,26 +174,36 @@ def _identity(attestation: Attestation) -> bytes:
     return digest.digest()
 
 
-def _load(der: bytes, rule: Rule) -> x509.Certificate:
+def _reason(error: VerificationError) -> str:
+    """What path validation found, without the names in hostile certificates, on one line."""
+    text = str(error).removeprefix("validation failed: ").partition(" (encountered processing")[0]
+    return "".join(char if char.isprintable() else "?" for char in text[:_MAX_REASON])
+
+
+def _load(der: bytes, rule: Rule, which: str) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
     except Exception as error:  # InvalidVersion, for one, is no ValueError
-        raise rule.broken("one does not parse") from error
+        raise rule.broken(f"{which} does not parse") from error
 
 
 def _trusted_chain(leaf: x509.Certificate, bundle: list[x509.Certificate]) -> TrustedChain:
     try:
         key = leaf.public_key()
     except Exception as error:  # UnsupportedAlgorithm, for one, is no ValueError
-        raise SIGNATURE_KEY.broken("it holds no key that can be read") from error
+        raise SIGNATURE_KEY.broken("its key cannot be read") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise SIGNATURE_KEY.broken("it holds another")
+        raise SIGNATURE_KEY.broken(f"it holds another ({_kind(key)})")
     certificates = [leaf, *bundle]
     return TrustedChain(
         key=key,
         not_before=max(certificate.not_valid_before_utc for certificate in certificates),
         not_after=min(certificate.not_valid_after_utc for certificate in certificates),
     )
+
+
+def _kind(key: object) -> str:
+    return key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else "not elliptic"
 
 
 def _check_subject(leaf: x509.Certificate, module_id: str) -> None:
@@ -199,4 +213,4 @@ def _check_subject(leaf: x509.Certificate, module_id: str) -> None:
     except ValueError as error:
         raise CERTIFICATE.broken("its subject does not parse") from error
     if len(names) != 1 or not str(names[0].value).startswith(f"{module_id}."):
-        raise LEAF_SUBJECT.broken("its subject names another")
+        raise LEAF_SUBJECT.broken("its common name begins otherwise")

@@ -100,23 +100,23 @@ def decode_message(document: bytes) -> SignedMessage:
         MalformedAttestation: a rule of sections 3.1 or 3.2 of AWS's process is broken.
     """
     if not 0 < len(document) <= MAX_DOCUMENT:
-        raise SIZE.broken(f"it has {len(document)}")
+        raise SIZE.broken(f"this one has {len(document)}")
     item = decode_cbor(document, CBOR)
     if isinstance(item, cbor2.CBORTag):
         if item.tag != _TAG:
-            raise COSE_TAG.broken(f"it has tag {item.tag}")
+            raise COSE_TAG.broken(f"this one has tag {item.tag}")
         item = item.value
     if not isinstance(item, list | tuple) or len(item) != 4:
-        raise COSE_ARRAY.broken(f"it is {_kind(item)}")
+        raise COSE_ARRAY.broken(f"this one is {kind(item)}")
     protected, unprotected, payload, signature = item
     if protected != _ES384_PROTECTED:
-        raise COSE_ALGORITHM.broken(f"it is {_kind(protected)}")
+        raise COSE_ALGORITHM.broken(f"it is {kind(protected)}")
     if not isinstance(unprotected, Mapping) or unprotected:
-        raise COSE_UNPROTECTED.broken(f"it is {_kind(unprotected)}")
+        raise COSE_UNPROTECTED.broken(f"it is {kind(unprotected)}")
     if not isinstance(payload, bytes) or not 0 < len(payload) <= MAX_PAYLOAD:
-        raise COSE_PAYLOAD.broken(f"it is {_kind(payload)}")
+        raise COSE_PAYLOAD.broken(f"it is {kind(payload)}")
     if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
-        raise COSE_SIGNATURE.broken(f"it is {_kind(signature)}")
+        raise COSE_SIGNATURE.broken(f"it is {kind(signature)}")
     return cast(
         SignedMessage, SignedMessage.from_cose_obj([protected, {}, payload, signature], True)
     )
@@ -136,7 +136,7 @@ def verify_es384(key: ec.EllipticCurvePublicKey, to_be_signed: bytes, signature:
     return True
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
     """What a hostile value is, without its content."""
     if isinstance(value, bytes):
         return f"a byte string of {len(value)} bytes"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from foobar_instance.attestation.cose import SignedMessage, decode_cbor, decode_message
+from foobar_instance.attestation.cose import SignedMessage, decode_cbor, decode_message, kind
 from foobar_instance.attestation.rules import (
     CABUNDLE,
     CERTIFICATE,
@@ -104,62 +104,70 @@ def _fields(payload: bytes) -> dict[str, object]:
     """The payload's map. Unknown keys are ignored: AWS may add some, and signs those too."""
     item = decode_cbor(payload, PAYLOAD_CBOR)
     if not isinstance(item, dict):
-        raise PAYLOAD_CBOR.broken(f"it is of type {type(item).__name__}")
+        raise PAYLOAD_CBOR.broken(f"it is {kind(item)}")
     if not all(isinstance(key, str) for key in item):
         raise PAYLOAD_CBOR.broken("a key is not text")
     if "pcrs" not in item and "nitrotpm_pcrs" in item:
         raise NITRO_TPM.broken("this one is a NitroTPM document of a whole EC2 instance")
     missing = [name for name in _MANDATORY if item.get(name) is None]
     if missing:
-        raise MANDATORY_FIELDS.broken(f"{', '.join(missing)} is")
+        raise MANDATORY_FIELDS.broken(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'}"
+        )
     return item
 
 
 def _module_id(value: object) -> str:
     if not isinstance(value, str):
-        raise MODULE_ID.broken(f"it is of type {type(value).__name__}")
-    if not 0 < len(value) <= _MAX_MODULE_ID or not value.isascii() or not value.isprintable():
-        raise MODULE_ID.broken(f"it has {len(value)} characters or unprintable ones")
+        raise MODULE_ID.broken(f"it is {kind(value)}")
+    if not 0 < len(value) <= _MAX_MODULE_ID:
+        raise MODULE_ID.broken(f"it has {len(value)}")
+    if not value.isascii() or not value.isprintable():
+        raise MODULE_ID.broken("some are not printable ASCII")
     return value
 
 
 def _digest(value: object) -> str:
     if value != "SHA384":
-        raise DIGEST.broken("it is something else")
+        raise DIGEST.broken(
+            f"it is {kind(value) if not isinstance(value, str) else 'another text'}"
+        )
     return "SHA384"
 
 
 def _timestamp(value: object) -> datetime:
-    if type(value) is not int or not 0 < value <= MAX_TIMESTAMP:
-        raise TIMESTAMP.broken("it is out of range or no integer")
+    if type(value) is not int:
+        raise TIMESTAMP.broken(f"it is {kind(value)}")
+    if not 0 < value <= MAX_TIMESTAMP:
+        raise TIMESTAMP.broken(f"it is {value}")
     return _EPOCH + timedelta(milliseconds=value)
 
 
 def _pcrs(value: object) -> Mapping[int, bytes]:
     if not isinstance(value, dict) or not 0 < len(value) <= MAX_PCRS:
-        raise PCRS.broken("it is no map, or of another size")
+        raise PCRS.broken(f"it is {kind(value)}")
     pcrs: dict[int, bytes] = {}
     for index, register in value.items():
         if type(index) is not int or not 0 <= index < MAX_PCRS:
-            raise PCRS.broken("an index is out of range or no integer")
+            raise PCRS.broken("an index is no such integer")
         if not isinstance(register, bytes) or len(register) != PCR_BYTES:
-            raise PCRS.broken(f"PCR{index} is something else")
+            raise PCRS.broken(f"PCR{index} is {kind(register)}")
         pcrs[index] = register
     return MappingProxyType(dict(sorted(pcrs.items())))
 
 
 def _certificate(value: object) -> bytes:
     if not isinstance(value, bytes) or not 0 < len(value) <= MAX_CERTIFICATE:
-        raise CERTIFICATE.broken("it is no byte string, or of another size")
+        raise CERTIFICATE.broken(f"it is {kind(value)}")
     return value
 
 
 def _cabundle(value: object) -> tuple[bytes, ...]:
     if not isinstance(value, list | tuple) or not 0 < len(value) <= MAX_CABUNDLE:
-        raise CABUNDLE.broken("it is no list, or of another size")
-    for certificate in value:
+        raise CABUNDLE.broken(f"it is {kind(value)}")
+    for number, certificate in enumerate(value, 1):
         if not isinstance(certificate, bytes) or not 0 < len(certificate) <= MAX_CERTIFICATE:
-            raise CABUNDLE.broken(f"one is no byte string, or not of 1 to {MAX_CERTIFICATE} bytes")
+            raise CABUNDLE.broken(f"number {number} is {kind(certificate)}")
     return tuple(value)
 
 
@@ -168,5 +176,5 @@ def _optional(fields: dict[str, object], name: str) -> bytes | None:
     if value is None:
         return None
     if not isinstance(value, bytes) or len(value) > MAX_FIELD:
-        raise OPTIONAL_FIELDS.broken(f"{name} is no byte string, or longer")
+        raise OPTIONAL_FIELDS.broken(f"{name} is {kind(value)}")
     return value

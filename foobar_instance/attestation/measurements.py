@@ -6,7 +6,7 @@ import hmac
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from foobar_instance.attestation.rules import MAX_PCRS, MEASUREMENTS, PCR_BYTES
 
 _MAX_FILE: Final = 64 * 1024
 _HEX: Final = re.compile(rf"[0-9a-fA-F]{{{2 * PCR_BYTES}}}", re.ASCII)
-_PCR_NAME: Final = re.compile(r"PCR([0-9]{1,2})", re.ASCII)
+_PCR_NAME: Final = re.compile(r"PCR(0|[1-9][0-9]?)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class Measurements:
         Raises:
             MeasurementsError: the file can't be read, is not such JSON, or names no PCR0.
         """
-        fields = _measurements_field(Path(path))
-        names = {name: _PCR_NAME.fullmatch(name) for name in fields}
-        pcrs = {int(match[1]): fields[name] for name, match in names.items() if match}
+        path = Path(path)
+        fields = _measurements_field(path)
+        pcrs = dict(_pcr_fields(path, fields))
         if 0 not in pcrs:
             raise MeasurementsError(f"{path}: no PCR0 in it")
         return cls({index: _from_hex(f"{path}: PCR{index}", pcrs[index]) for index in pcrs})
@@ -91,6 +91,16 @@ def _measurements_field(path: Path) -> dict[str, object]:
     if not isinstance(fields, dict):
         raise MeasurementsError(f"{path}: not what nitro-cli build-enclave prints")
     return fields
+
+
+def _pcr_fields(path: Path, fields: dict[str, object]) -> Iterator[tuple[int, object]]:
+    """Index and value of each PCR. A misspelt name must not silently leave a PCR unchecked."""
+    for name, value in fields.items():
+        match = _PCR_NAME.fullmatch(name)
+        if match:
+            yield int(match[1]), value
+        elif name.upper().startswith("PCR"):
+            raise MeasurementsError(f"{path}: {name[:20]!a} is not the name of a PCR")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -71,24 +71,40 @@ def _rules(error: type[AttestationError], *rows: tuple[str, str, str]) -> tuple[
     OPTIONAL_FIELDS,
 ) = FORM = _rules(
     MalformedAttestation,
-    ("size", f"a document has 1 to {MAX_DOCUMENT} bytes", "own"),
-    ("cbor", "a document is one well-formed CBOR item", "AWS 1; own: bounds, nothing trailing"),
-    ("cose-tag", "a document is untagged or has CBOR tag 18", "AWS 1"),
-    ("cose-array", "a document is a COSE_Sign1 array of 4", "AWS 1"),
-    ("cose-algorithm", "the protected header is {1: -35} (ES384)", "AWS 2"),
-    ("cose-unprotected", "the unprotected header is an empty map", "AWS 3"),
-    ("cose-payload", f"the payload is a byte string of 1 to {MAX_PAYLOAD} bytes", "AWS 4"),
-    ("cose-signature", f"the signature is a byte string of {SIGNATURE_BYTES} bytes", "AWS 5"),
-    ("payload-cbor", "the payload is one CBOR map with text keys", "AWS 1; own: no key twice"),
-    ("nitro-tpm", "a document comes from a Nitro Enclave, with pcrs", "AWS 7"),
-    ("mandatory-fields", "no mandatory field is missing or null", "AWS 7, 8"),
-    ("module-id", "module_id is a text of 1 to 256 printable characters", "AWS 9"),
-    ("digest", "digest is the text SHA384", "AWS 10"),
-    ("timestamp", "timestamp is a number of milliseconds up to the year 9999", "AWS 11"),
-    ("pcrs", f"pcrs maps 1 to {MAX_PCRS} indices 0 to 31 to {PCR_BYTES} bytes each", "AWS 12"),
-    ("certificate", f"certificate is X.509 DER of 1 to {MAX_CERTIFICATE} bytes", "AWS 13"),
-    ("cabundle", f"cabundle is 1 to {MAX_CABUNDLE} X.509 certificates", "AWS 14"),
-    ("optional-fields", f"an optional field is null or 0 to {MAX_FIELD} bytes", "AWS 15, 16, 17"),
+    ("size", f"a document must have 1 to {MAX_DOCUMENT} bytes", "own"),
+    (
+        "cbor",
+        "a document must be one well-formed CBOR item",
+        "AWS 1; own: bounds, nothing trailing",
+    ),
+    ("cose-tag", "a document must be untagged or have CBOR tag 18", "AWS 1"),
+    ("cose-array", "a document must be a COSE_Sign1 array of 4", "AWS 1"),
+    ("cose-algorithm", "the protected header must be {1: -35} (ES384)", "AWS 2"),
+    ("cose-unprotected", "the unprotected header must be an empty map", "AWS 3"),
+    ("cose-payload", f"the payload must be a byte string of 1 to {MAX_PAYLOAD} bytes", "AWS 4"),
+    ("cose-signature", f"the signature must be a byte string of {SIGNATURE_BYTES} bytes", "AWS 5"),
+    ("payload-cbor", "the payload must be one CBOR map with text keys", "AWS 1; own: no key twice"),
+    ("nitro-tpm", "a document must come from a Nitro Enclave, with pcrs", "AWS 7"),
+    ("mandatory-fields", "no mandatory field may be missing or null", "AWS 7, 8"),
+    ("module-id", "module_id must be a text of 1 to 256 printable characters", "AWS 9"),
+    ("digest", "digest must be the text SHA384", "AWS 10"),
+    (
+        "timestamp",
+        "timestamp must be a positive number of milliseconds, up to the year 9999",
+        "AWS 11",
+    ),
+    ("pcrs", f"pcrs must map 1 to {MAX_PCRS} indices 0 to 31 to {PCR_BYTES} bytes each", "AWS 12"),
+    ("certificate", f"certificate must be X.509 DER of 1 to {MAX_CERTIFICATE} bytes", "AWS 13"),
+    (
+        "cabundle",
+        f"cabundle must be 1 to {MAX_CABUNDLE} X.509 DERs of 1 to {MAX_CERTIFICATE} bytes each",
+        "AWS 14",
+    ),
+    (
+        "optional-fields",
+        f"an optional field must be null or 0 to {MAX_FIELD} bytes",
+        "AWS 15, 16, 17",
+    ),
 )
 
 (
@@ -98,25 +114,31 @@ def _rules(error: type[AttestationError], *rows: tuple[str, str, str]) -> tuple[
     LEAF_SUBJECT,
 ) = TRUST = _rules(
     UntrustedCertificate,
-    ("chain-order", "cabundle leads from the trusted root to the issuer in order", "AWS 18, 24"),
-    ("chain-validity", "every certificate is valid at the time of verification", "AWS 19"),
-    ("chain-path", "the certificates form a valid path to the root", "AWS 20, 21, 22, 23"),
-    ("leaf-subject", "the leaf certificate is the module's", "own"),
+    (
+        "chain-order",
+        "cabundle must lead from the trusted root to the issuer, in order",
+        "AWS 18, 24",
+    ),
+    ("chain-validity", "every certificate must be valid at the time of verification", "AWS 19"),
+    ("chain-path", "the certificates must form a valid path to the root", "AWS 20, 21, 22, 23"),
+    ("leaf-subject", "the leaf certificate must be named after module_id", "own"),
 )
 
 (SIGNATURE_KEY, SIGNATURE) = SIGNED = _rules(
     InvalidSignature,
-    ("signature-key", "the leaf certificate holds a P-384 key", "AWS 6; RFC 9053 section 2.1"),
-    ("signature", "the signature is the leaf key's over this payload", "AWS 6"),
+    ("signature-key", "the leaf certificate must hold a P-384 key", "AWS 6; RFC 9053 section 2.1"),
+    ("signature", "the signature must be the leaf key's over this payload", "AWS 6"),
 )
 
 (DEBUG,) = _rules(
-    DebugModeAttestation, ("debug-mode", "the enclave does not run in debug mode", "own")
+    DebugModeAttestation, ("debug-mode", "the enclave must not run in debug mode", "own")
 )
 (MEASUREMENTS,) = _rules(
-    MeasurementMismatch, ("measurements", "the enclave has the expected measurements", "own")
+    MeasurementMismatch, ("measurements", "the enclave must have the expected measurements", "own")
 )
-(AGE,) = _rules(StaleAttestation, ("age", "the document was signed just now", "own"))
-(NONCE,) = _rules(NonceMismatch, ("nonce", "the document carries the nonce of the request", "own"))
+(AGE,) = _rules(StaleAttestation, ("age", "the document must have been signed just now", "own"))
+(NONCE,) = _rules(
+    NonceMismatch, ("nonce", "the document must carry the nonce of the request", "own")
+)
 
 ALL: Final = (*FORM, *TRUST, *SIGNED, DEBUG, MEASUREMENTS, AGE, NONCE)

@@ -65,10 +65,10 @@ class Verifier:
         chain = self._chains.verify(attestation, attestation.timestamp if at is None else at)
         # 3. Signature: the leaf's, over the payload as it was received (AWS 3.2).
         if not verify_es384(chain.key, message.to_be_signed(), message.signature_bytes()):
-            raise SIGNATURE.broken("it is not")
+            raise SIGNATURE.broken("it does not verify")
         # 4. Mode and measurements: the enclave that the verifier trusts.
         if attestation.is_debug and not allow_debug:
-            raise DEBUG.broken("its PCR0 is all zero: its code is not measured")
+            raise DEBUG.broken("PCR0 is all zero: its code is not measured")
         if measurements is not None:
             measurements.check(attestation)
         # 5. Freshness: the answer to this very question.
@@ -101,8 +101,10 @@ def verify_attestation(
 
 
 def _check_nonce(attestation: Attestation, nonce: bytes) -> None:
-    if attestation.nonce is None or not hmac.compare_digest(attestation.nonce, nonce):
-        raise NONCE.broken("it carries another or none: it answers some other request")
+    if attestation.nonce is None:
+        raise NONCE.broken("it carries none")
+    if not hmac.compare_digest(attestation.nonce, nonce):
+        raise NONCE.broken("it carries another: it answers some other request")
 
 
 def _check_age(attestation: Attestation, at: datetime, max_age: timedelta) -> None:
