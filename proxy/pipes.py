@@ -23,15 +23,14 @@ class Pipe:
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
         self.source = source
         self.sink = sink
-        self.ended = False  # the source's stream
-        self.closed = False  # its end was passed on, or the sink takes nothing any more
+        self.closed = False  # the source's end was passed on, or the sink takes no more
         self.moved = 0
         self._rest = memoryview(b"")
 
     @property
     def wants_read(self) -> bool:
         """Whether the source is to be read: never while the sink has not taken the last read."""
-        return not (self.ended or self.closed or self._rest)
+        return not (self.closed or self._rest)
 
     @property
     def wants_write(self) -> bool:
@@ -44,18 +43,20 @@ class Pipe:
             count = self.source.recv_into(buffer)
         except BlockingIOError:
             return
-        self.ended = count == 0
+        if count == 0:  # and all before it is written, for nothing is read until it is
+            self.closed = True
+            with contextlib.suppress(OSError):
+                self.sink.shutdown(socket.SHUT_WR)
+            return
         self.moved += count
-        sent = self._send(buffer[:count]) if count else 0
+        sent = self._send(buffer[:count])
         if sent < count and not self.closed:
             self._rest = memoryview(bytes(buffer[sent:count]))  # the buffer is everybody's
-        self._pass_end_on()
 
     def write(self) -> None:
         """Move what was kept, as far as the sink takes it."""
         sent = self._send(self._rest)
         self._rest = memoryview(b"") if self.closed else self._rest[sent:]
-        self._pass_end_on()
 
     def _send(self, data: memoryview) -> int:
         try:
@@ -67,12 +68,6 @@ class Pipe:
             # this direction is over.
             self.closed = True
             return 0
-
-    def _pass_end_on(self) -> None:
-        if self.ended and not self._rest and not self.closed:
-            self.closed = True
-            with contextlib.suppress(OSError):
-                self.sink.shutdown(socket.SHUT_WR)
 
 
 class Connection:

@@ -165,13 +165,13 @@ class Relay:
         thread = threading.Thread(
             target=self._dial, args=(accepted,), name="relay-dial", daemon=True
         )
+        self._dialling[accepted] = thread
         try:
             thread.start()
         except RuntimeError as error:  # no thread to be had
             _log.warning("refused a connection: %s", error)
+            del self._dialling[accepted]
             accepted.close()
-        else:
-            self._dialling[accepted] = thread
 
     def _dial(self, accepted: socket.socket) -> None:
         dialled = None
@@ -195,14 +195,13 @@ class Relay:
                 result.accepted.close()
             else:
                 self._join(result.accepted, result.dialled)
+            del self._dialling[result.accepted]
 
     def _results(self) -> list[_Dialled]:
         results = []
         with contextlib.suppress(queue.Empty):
             while True:
-                result = self._dialled.get_nowait()
-                self._dialling.pop(result.accepted, None)
-                results.append(result)
+                results.append(self._dialled.get_nowait())
         return results
 
     def _join(self, accepted: socket.socket, dialled: socket.socket) -> None:

@@ -56,7 +56,9 @@ class Link:
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
         """A connection to the relay, and the one it makes to the target for it."""
-        return self.client(), self.accept()
+        client, server = self.client(), self.accept()
+        assert eventually(lambda: not self.relay._dialling)
+        return client, server
 
     def accept(self) -> socket.socket:
         """The next connection that the relay makes to the target."""
