@@ -63,8 +63,7 @@ class KmsTransport:
                 "/",
                 body=cast("bytes", request.body),
                 headers=dict(request.headers.items()),
-                retries=False,
-                redirect=False,
+                retries=False,  # nor is a redirection followed
                 preload_content=False,
                 decode_content=False,
             )

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from foobar_enclave import main as main_module
 from foobar_enclave.main import main, run
 from foobar_enclave.nsm import NsmDevice
+from foobar_enclave.server import EnclaveServer
 from foobar_shared.framing import LineSocket
 from foobar_shared.messages import (
     AttestationResponse,
@@ -151,6 +154,24 @@ def test_a_signal_during_the_start_is_not_lost(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_signal_while_it_serves_ends_it(
+    monkeypatch: pytest.MonkeyPatch, rsa_key: rsa.RSAPrivateKey
+) -> None:
+    monkeypatch.setattr("foobar_enclave.main.rsa.generate_private_key", lambda **_: rsa_key)
+    real = EnclaveServer.serve_forever
+
+    def serve(server: EnclaveServer) -> None:
+        with socket.create_connection(listener.getsockname()) as peer:
+            peer.sendall(b"{}\n")
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+            real(server)
+
+    monkeypatch.setattr(EnclaveServer, "serve_forever", serve)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        run(nsm=FakeNsm().device, listener=listener, connect=no_connection)
+        assert listener.fileno() >= 0
+
+
 def test_outside_of_an_enclave_it_says_so_in_one_line() -> None:
     if Path("/dev/nsm").exists():
         pytest.skip("this is an enclave")
@@ -169,6 +190,23 @@ def test_help_and_version_are_all_its_options() -> None:
 
     assert re.fullmatch(r"foobar-enclave \S+\n", output("--version"))
     assert set(re.findall(r"--\w+", output("--help"))) == {"--help", "--version"}
+
+
+def test_the_version_is_the_distributions_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("sys.argv", ["foobar-enclave", "--version"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
+    monkeypatch.setattr("foobar_enclave.main.importlib.metadata.version", absent)
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"foobar-enclave \d+\.\d+\S*", first)
+    assert second == "foobar-enclave (not installed as a distribution)"
 
 
 @pytest.fixture
@@ -232,5 +270,14 @@ def test_a_port_that_cannot_be_had_is_one_line(
 
     monkeypatch.setattr(main_module, "listen", refuse)
     with pytest.raises(SystemExit, match=f"^foobar-enclave: cannot serve on {text}$"):
+        main()
+    assert "nsm" not in production
+
+
+def test_a_machine_without_a_module_is_one_line(
+    production: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main_module, "NsmDevice", lambda: NsmDevice("/nonexistent/nsm"))
+    with pytest.raises(SystemExit, match=r"^foobar-enclave: .*/nonexistent/nsm: No such file"):
         main()
     assert "nsm" not in production

@@ -280,6 +280,22 @@ def test_want_of_descriptors_neither_ends_the_server_nor_makes_it_spin(
     assert caplog.messages.count("event=accept outcome=EMFILE") == 3
 
 
+def test_a_peer_that_is_gone_before_its_turn_is_passed_over(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Aborted(Starved):
+        def accept(self) -> tuple[socket.socket, object]:
+            try:
+                return super().accept()
+            except OSError:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "gone") from None
+
+    running = start(wrap=lambda listener: Aborted(fileno=listener.detach()))
+    with running.connect() as peer:
+        assert peer.ask(b"x") == echo(b"x")
+    assert not [message for message in caplog.messages if "event=accept" in message]
+
+
 def test_the_pause_after_a_failure_ends_at_a_stop(start: Start) -> None:
     def always(listener: socket.socket) -> Starved:
         made = starved(listener)
