@@ -45,13 +45,13 @@ def root() -> x509.Certificate:
     return pki().root
 
 
-def fields(of: NitroChain | None = None, **changes: object) -> dict[str, object]:
+def fields(of: NitroChain | None = None, /, **changes: object) -> dict[str, object]:
     """The fields of a good document, with some replaced."""
     given = document_fields(of or chain(), module_id=MODULE_ID, pcrs=PCRS, timestamp=NOW)
     return given | changes
 
 
-def document(of: NitroChain | None = None, **changes: object) -> bytes:
+def document(of: NitroChain | None = None, /, **changes: object) -> bytes:
     """A document that is good but for `changes`, signed by its leaf key."""
     return sign_document(fields(of, **changes), (of or chain()).key)
 

@@ -43,6 +43,7 @@ from tests.foobar_instance.attestation.forge import (
 )
 
 SECOND = timedelta(seconds=1)
+NOT_OPTIONAL: tuple[object, ...] = (bytes(1025), "text", 0, [], False)
 Check = Callable[[], Attestation]
 
 
@@ -293,7 +294,7 @@ BREAKERS: Mapping[str, list[Check]] = {
         *(
             partial(replaced, name, value)
             for name in ("public_key", "user_data", "nonce")
-            for value in (bytes(1025), "text", 0, [], False)
+            for value in NOT_OPTIONAL
         ),
     ],
     r.CHAIN_ORDER.name: [

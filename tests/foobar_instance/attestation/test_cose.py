@@ -1,0 +1,227 @@
+"""The COSE layer: the standard's bytes, the working groups' examples, and what pycose would do."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from io import BytesIO
+
+import cbor2
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+from pycose.messages.cosemessage import CoseMessage
+from pycose.messages.sign1message import Sign1Message
+
+from emulator.documents import ES384_PROTECTED, cose_signature
+from foobar_instance.attestation import MalformedAttestation, cose
+from foobar_instance.attestation.cose import decode_cbor, decode_message, verify_es384
+from foobar_instance.attestation.rules import CBOR, MAX_PAYLOAD
+from tests.foobar_instance.attestation.forge import ORDER, chain, document
+from tests.vectors import Vector, vectors
+
+
+def coordinate(text: str) -> int:
+    return int.from_bytes(base64.urlsafe_b64decode(text + "=="), "big")
+
+
+def load(entry: Vector) -> dict[str, dict[str, dict[str, dict[str, str]]]]:
+    value = json.loads(entry.read())
+    assert isinstance(value, dict)
+    return value
+
+
+def examples(prefix: str) -> list[Vector]:
+    found = [entry for entry in vectors("cose") if entry.path.name.startswith(prefix)]
+    assert found
+    return found
+
+
+def example(entry: Vector) -> bytes:
+    return bytes.fromhex(str(load(entry)["output"]["cbor"]))
+
+
+def without_key_id(raw: bytes) -> bytes:
+    """The message with an empty unprotected header, which the signature does not cover."""
+    protected, _, payload, signature = cbor2.loads(raw).value
+    return cbor2.dumps([protected, {}, payload, signature])
+
+
+def p384_key(entry: Vector) -> ec.EllipticCurvePublicKey:
+    key = load(entry)["input"]["sign0"]["key"]
+    x, y = coordinate(key["x"]), coordinate(key["y"])
+    return ec.EllipticCurvePublicNumbers(x, y, ec.SECP384R1()).public_key()
+
+
+def test_the_es384_example_of_the_cose_working_group_verifies() -> None:
+    (entry,) = examples("Examples__ecdsa-examples__ecdsa-sig-02")
+    message = decode_message(without_key_id(example(entry)))
+    expected = bytes.fromhex(str(load(entry)["intermediates"]["ToBeSign_hex"]))
+    assert message.to_be_signed() == expected
+    assert message.payload_bytes() == b"This is the content."
+    key = p384_key(entry)
+    assert verify_es384(key, expected, message.signature_bytes())
+    assert not verify_es384(key, expected + b"\0", message.signature_bytes())
+    assert not verify_es384(key, expected, message.signature_bytes()[::-1])
+
+
+def test_an_unprotected_header_is_refused_whatever_is_in_it() -> None:
+    (entry,) = examples("Examples__ecdsa-examples__ecdsa-sig-02")
+    with pytest.raises(MalformedAttestation) as caught:
+        decode_message(example(entry))
+    assert caught.value.rule == "cose-unprotected"
+
+
+def test_no_example_with_another_algorithm_is_taken() -> None:
+    entries = [*examples("Examples__sign1"), *examples("Examples__ecdsa-examples__ecdsa-sig-01")]
+    assert len(entries) == 10
+    for entry in entries:
+        with pytest.raises(MalformedAttestation) as caught:
+            decode_message(example(entry))
+        wrong_tag = entry.path.stem.endswith("sign-fail-01")
+        assert caught.value.rule == ("cose-tag" if wrong_tag else "cose-algorithm"), entry.path
+
+
+def test_the_malformed_headers_of_go_cose_are_refused() -> None:
+    entries = examples("go-cose")
+    assert len(entries) == 2
+    for entry in entries:
+        shown = load(entry)["sign1::verify"]["taggedCOSESign1"]["cborHex"]
+        with pytest.raises(MalformedAttestation) as caught:
+            decode_message(bytes.fromhex(str(shown)))
+        assert caught.value.rule == "cose-algorithm", entry.path
+
+
+@given(payload=st.binary(min_size=1, max_size=300) | st.just(b"p" * MAX_PAYLOAD))
+def test_what_is_signed_is_rfc_9052_s_structure(payload: bytes) -> None:
+    message = decode_message(cbor2.dumps([ES384_PROTECTED, {}, payload, bytes(96)]))
+    size = len(payload)
+    head = (
+        bytes([0x40 | size])
+        if size < 24
+        else b"\x58" + bytes([size])
+        if size < 256
+        else b"\x59" + size.to_bytes(2, "big")
+    )
+    # array of 4, "Signature1", the protected header, no external data, the payload as received
+    structure = b"\x84\x6aSignature1\x44\xa1\x01\x38\x22\x40" + head + payload
+    assert message.to_be_signed() == structure
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        bytes(96),
+        bytes(48) + b"\1" * 48,
+        b"\1" * 48 + bytes(48),
+        ORDER.to_bytes(48, "big") * 2,
+        b"\xff" * 96,
+    ],
+)
+def test_values_outside_the_group_are_no_signature(signature: bytes) -> None:
+    assert not verify_es384(chain().key.public_key(), b"data", signature)
+
+
+def test_a_value_with_leading_zeros_keeps_its_length() -> None:
+    key = ec.derive_private_key(7, ec.SECP384R1())
+    for count in range(2000):
+        data = count.to_bytes(4, "big")
+        signature = cose_signature(key, ES384_PROTECTED, data)
+        if signature[0] == 0 or signature[48] == 0:
+            to_be_signed = cbor2.dumps(["Signature1", ES384_PROTECTED, b"", data])
+            assert verify_es384(key.public_key(), to_be_signed, signature)
+            return
+    raise AssertionError("2000 signatures without a leading zero")
+
+
+# pycose 1.1 with cbor2 6: what it does not do is what `cose.py` does itself.
+
+
+def test_pycose_s_own_decoder_is_not_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("pycose decodes nothing here")
+
+    given = document()
+    expected = decode_message(given).payload_bytes()
+    monkeypatch.setattr(CoseMessage, "decode", refuse)
+    monkeypatch.setattr(Sign1Message, "decode", refuse)
+    monkeypatch.setattr(Sign1Message, "verify_signature", refuse)
+    assert decode_message(given).payload_bytes() == expected
+
+
+def test_tuples_and_lists_of_cbor2_are_both_taken() -> None:
+    """A tag makes cbor2 return tuples in some releases, which pycose cannot take."""
+    given = document()
+    assert decode_message(b"\xd2" + given).payload_bytes() == decode_message(given).payload_bytes()
+    long_form = b"\xd8\x12" + given  # the same tag, not in its shortest encoding
+    assert decode_message(long_form).payload_bytes() == decode_message(given).payload_bytes()
+
+
+def test_the_algorithm_is_never_looked_up_in_the_unprotected_header() -> None:
+    """Pycose looks there too; the message that it is given has none."""
+    assert decode_message(document()).uhdr == {}
+    assert len(decode_message(document()).phdr) == 1
+
+
+TAGS = [0, 1, 2, 3, 4, 5, 24, 25, 28, 29, 30, 35, 36, 37, 256, 258, 260, 261, 1004, 43000, 55799]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_no_tag_is_interpreted(tag: int) -> None:
+    item = cbor2.CBORTag(tag, [1, 2])
+    assert decode_cbor(cbor2.dumps(item), CBOR) == item
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"",
+        b"\x9b" + b"\xff" * 8,  # an array of 2**64 - 1
+        b"\xbb" + b"\xff" * 8,
+        b"\x5b" + b"\xff" * 8,
+        b"\x7b" + b"\xff" * 8,
+        b"\x9b\x00\x00\x00\x00\xff\xff\xff\xff",
+        b"\x81" * 16_000,
+        b"\x9f" * 16_000,
+        b"\xd2" * 16_000,
+        b"\xa1\x00" * 8_000,
+        b"\xbf" * 16_000,
+        b"\xff",
+        b"\x1c",
+        b"\x61\xff",
+        b"\xa2\x00\x00\x00\x00",
+        b"\xf8\x00",
+    ],
+    ids=lambda raw: raw[:4].hex(),
+)
+def test_hostile_cbor_is_refused_at_once(hostile: bytes) -> None:
+    with pytest.raises(MalformedAttestation):
+        decode_cbor(hostile, CBOR)
+    with pytest.raises(MalformedAttestation):
+        decode_message(hostile)
+
+
+def test_too_long_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Callable[[], object]:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(cose, "decode_cbor", refuse)
+    with pytest.raises(MalformedAttestation) as caught:
+        decode_message(b"\x84" + bytes(20_000))
+    assert caught.value.rule == "size"
+
+
+@given(st.recursive(st.integers() | st.text() | st.binary(), st.lists, max_leaves=20))
+def test_what_follows_an_item_is_refused(item: object) -> None:
+    raw = cbor2.dumps(item)
+    with pytest.raises(MalformedAttestation):
+        decode_cbor(raw + b"\0", CBOR)
+
+
+def test_cbor2_reads_no_further_than_the_item() -> None:
+    """Else bytes that follow could not be seen."""
+    stream = BytesIO(b"\x01\x02")
+    assert cbor2.CBORDecoder(stream).decode() == 1
+    assert stream.read() == b"\x02"
