@@ -111,7 +111,7 @@ class ChainVerifier:
         if not chain.valid_at(moment):
             raise CHAIN_VALIDITY.broken(
                 f"these are all valid only from {chain.not_before:%Y-%m-%d %H:%M:%S} to "
-                f"{chain.not_after:%Y-%m-%d %H:%M:%S} UTC, not at {moment:%Y-%m-%d %H:%M:%S}"
+                f"{chain.not_after:%Y-%m-%d %H:%M:%S} UTC, not at {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
             )
         self._check_path(leaf, bundle, moment)
         return chain

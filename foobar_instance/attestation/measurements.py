@@ -97,7 +97,7 @@ def _pcr_fields(path: Path, fields: dict[str, object]) -> Iterator[tuple[int, ob
     """Index and value of each PCR. A misspelt name must not silently leave a PCR unchecked."""
     for name, value in fields.items():
         match = _PCR_NAME.fullmatch(name)
-        if match:
+        if match and int(match[1]) < MAX_PCRS:
             yield int(match[1]), value
         elif name.upper().startswith("PCR"):
             raise MeasurementsError(f"{path}: {name[:20]!a} is not the name of a PCR")

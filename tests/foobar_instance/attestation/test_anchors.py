@@ -1,0 +1,59 @@
+"""The packaged roots are AWS's, to the byte."""
+
+from __future__ import annotations
+
+import shutil
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from foobar_instance.attestation import Partition, anchors, packaged_root
+from tests.foobar_instance.attestation.forge import root
+from tests.vectors import vector_path
+
+# As published: docs.aws.amazon.com/enclaves (Verifying the root of trust), and of GovCloud.
+FINGERPRINTS: dict[Partition, str] = {
+    "aws": "641A0321A3E244EFE456463195D606317ED7CDCC3C1756E09893F3C68F79BB5B",
+    "aws-us-gov": "20BCD30A3E168EA03789E1C45912BC123C4DE3C977B8A6E1C125C7929D668B3B",
+}
+FILES: dict[Partition, str] = {
+    "aws": "aws_nitro_enclaves_root_g1.pem",
+    "aws-us-gov": "aws_us_gov_nitro_enclaves_root.pem",
+}
+
+
+@pytest.mark.parametrize("partition", get_args(Partition))
+def test_a_packaged_root_is_the_published_one(partition: Partition) -> None:
+    certificate = packaged_root(partition)
+    der = certificate.public_bytes(Encoding.DER)
+    assert sha256(der).hexdigest().upper() == FINGERPRINTS[partition]
+    (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    assert name.value == f"{partition}.nitro-enclaves"
+    certificate.verify_directly_issued_by(certificate)
+
+
+@pytest.mark.parametrize("partition", get_args(Partition))
+def test_the_packaged_files_are_the_vectors(partition: Partition) -> None:
+    name = FILES[partition]
+    published = x509.load_pem_x509_certificate(vector_path(f"roots/{name}").read_bytes())
+    assert packaged_root(partition) == published
+
+
+@pytest.mark.parametrize("partition", get_args(Partition))
+def test_another_root_in_the_packaged_file_is_refused(
+    partition: Partition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "roots"
+    shutil.copytree(Path(str(files("foobar_instance.attestation").joinpath("roots"))), folder)
+    monkeypatch.setattr(anchors, "files", lambda _: tmp_path)
+    load = packaged_root.__wrapped__
+    assert load(partition) == packaged_root(partition)
+    (folder / FILES[partition]).write_bytes(root().public_bytes(Encoding.PEM))
+    with pytest.raises(RuntimeError, match="is not the published one"):
+        load(partition)

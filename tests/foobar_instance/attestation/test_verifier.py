@@ -1,0 +1,237 @@
+"""The kept verifier: what it remembers, for how long, and under many threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from foobar_instance.attestation import (
+    CLOCK_SKEW,
+    AttestationError,
+    Verifier,
+    cose,
+    verify_attestation,
+)
+from foobar_instance.attestation import (
+    chain as chain_module,
+)
+from foobar_instance.attestation import (
+    verifier as verifier_module,
+)
+from foobar_instance.attestation.chain import ChainVerifier
+from tests.foobar_instance.attestation.forge import (
+    HOUR,
+    MODULE_ID,
+    NOW,
+    PCRS,
+    chain,
+    document,
+    pki,
+    root,
+    usual,
+)
+
+SECOND = timedelta(seconds=1)
+
+
+class Counts:
+    """How often paths are validated and document signatures checked."""
+
+    paths = 0
+    signatures = 0
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
+    seen = Counts()
+    check_path, verify_es384 = ChainVerifier._check_path, cose.verify_es384
+
+    def counted_path(*args: object) -> None:
+        seen.paths += 1
+        check_path(*args)  # type: ignore[arg-type]
+
+    def counted_signature(*args: object) -> bool:
+        seen.signatures += 1
+        return verify_es384(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ChainVerifier, "_check_path", counted_path)
+    monkeypatch.setattr(verifier_module, "verify_es384", counted_signature)
+    return seen
+
+
+def test_a_warm_document_costs_one_signature(counts: Counts) -> None:
+    verifier = Verifier(root())
+    for number in range(10):
+        verifier.verify(document(nonce=b"%d" % number))
+    assert (counts.paths, counts.signatures) == (1, 10)
+
+
+def test_a_remembered_chain_does_not_excuse_a_bad_signature() -> None:
+    verifier = Verifier(root())
+    verifier.verify(document())
+    for bad in (document()[:-1] + b"\0", document()[:-48] + bytes(48)):
+        with pytest.raises(AttestationError) as caught:
+            verifier.verify(bad)
+        assert caught.value.rule == "signature"
+
+
+def test_a_remembered_chain_holds_within_its_window_only(counts: Counts) -> None:
+    given = usual()
+    verifier, raw = Verifier(given.root), document(given.chain)
+    begin, end = (NOW.replace(microsecond=0) + offset for offset in (-HOUR, HOUR))
+    for at in (begin, NOW, end):
+        verifier.verify(raw, at=at)
+    for at in (begin - SECOND, end + SECOND, begin - timedelta(microseconds=1), end + SECOND / 2):
+        with pytest.raises(AttestationError) as caught:
+            verifier.verify(raw, at=at)
+        assert caught.value.rule == "chain-validity"
+    assert counts.paths == 1
+    verifier.verify(raw, at=NOW)
+    assert counts.paths == 1
+
+
+def test_a_chain_that_failed_is_not_remembered() -> None:
+    given = usual()
+    verifier, raw = Verifier(given.root), document(given.chain)
+    for _ in range(2):
+        with pytest.raises(AttestationError):
+            verifier.verify(raw, at=NOW + 2 * HOUR)
+    assert not verifier._chains._chains
+
+
+def test_a_chain_is_remembered_with_its_bundle_and_module() -> None:
+    verifier = Verifier(root())
+    verifier.verify(document())
+    good = chain()
+    others = {
+        "chain-order": document(replace(good, cabundle=(*good.cabundle, good.cabundle[3]))),
+        "chain-path": document(replace(good, cabundle=(good.cabundle[0], *good.cabundle[2:]))),
+        "leaf-subject": document(module_id="i-0123456789abcdef0-enc0"),
+        "certificate": document(certificate=good.certificate[:-1]),
+    }
+    for rule, raw in others.items():
+        with pytest.raises(AttestationError) as caught:
+            verifier.verify(raw)
+        assert caught.value.rule == rule
+
+
+def test_bytes_do_not_move_between_the_parts_that_identify_a_chain() -> None:
+    verifier = Verifier(root())
+    verifier.verify(document())
+    first, second, *rest = chain().cabundle
+    moved = replace(chain(), cabundle=(first + second[:1], second[1:], *rest))
+    with pytest.raises(AttestationError) as caught:
+        verifier.verify(document(moved))
+    assert caught.value.rule == "cabundle"
+
+
+def test_memory_is_bounded_and_the_least_used_goes_first(
+    monkeypatch: pytest.MonkeyPatch, counts: Counts
+) -> None:
+    monkeypatch.setattr(chain_module, "_REMEMBERED", 3)
+    verifier = Verifier(root())
+    raws = [document(pki().issue(MODULE_ID, now=NOW)) for _ in range(4)]
+    for raw in (*raws[:3], raws[0], raws[3]):
+        verifier.verify(raw)
+    assert (len(verifier._chains._chains), counts.paths) == (3, 4)
+    for raw in (raws[0], raws[2], raws[3]):
+        verifier.verify(raw)
+    assert counts.paths == 4
+    verifier.verify(raws[1])
+    assert counts.paths == 5
+
+
+def test_the_bound_is_what_the_page_says() -> None:
+    assert chain_module._REMEMBERED == 256
+
+
+def test_eight_threads_get_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain_module, "_REMEMBERED", 2)
+    chains = [pki().issue(MODULE_ID, now=NOW) for _ in range(4)]
+    good = [document(each, nonce=b"%d" % number) for number, each in enumerate(chains)]
+    bad = [raw[:-48] + bytes(48) for raw in good]
+    verifier, start = Verifier(root()), threading.Barrier(8)
+
+    def work(first: int) -> None:
+        start.wait(timeout=10)
+        for step in range(24):
+            number = (first + step) % 4
+            assert verifier.verify(good[number]).nonce == b"%d" % number
+            with pytest.raises(AttestationError) as caught:
+                verifier.verify(bad[number])
+            assert caught.value.rule == "signature"
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(work, first) for first in range(8)]:
+            done.result(timeout=60)
+    assert len(verifier._chains._chains) == 2
+
+
+def test_each_verifier_has_its_own_root_and_memory() -> None:
+    given = usual()
+    raw = document(given.chain)
+    Verifier(given.root).verify(raw)
+    with pytest.raises(AttestationError) as caught:
+        Verifier(root()).verify(raw)
+    assert caught.value.rule == "chain-order"
+
+
+@pytest.mark.parametrize("at", [NOW.replace(tzinfo=None), datetime(2026, 3, 1)])  # noqa: DTZ001
+def test_a_time_without_zone_is_the_caller_s_mistake(at: datetime) -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        verify_attestation(document(), root=root(), at=at)
+
+
+def test_an_age_without_a_clock_is_the_caller_s_mistake() -> None:
+    with pytest.raises(ValueError, match="max_age needs"):
+        verify_attestation(document(), root=root(), max_age=HOUR)
+
+
+def test_any_time_zone_will_do() -> None:
+    east = timezone(timedelta(hours=14))
+    given = usual()
+    raw = document(given.chain)
+    at = (NOW + HOUR / 2).astimezone(east)
+    verify_attestation(raw, root=given.root, at=at, max_age=HOUR)
+    with pytest.raises(AttestationError, match="not at 2026-03-01 13:30:00"):
+        verify_attestation(raw, root=given.root, at=(NOW + 1.5 * HOUR).astimezone(east))
+
+
+@pytest.mark.parametrize("at", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+def test_the_ends_of_time(at: datetime) -> None:
+    with pytest.raises(AttestationError) as caught:
+        verify_attestation(document(), root=root(), at=at, max_age=HOUR)
+    assert caught.value.rule == "chain-validity"
+
+
+def test_the_clock_may_be_behind_by_the_skew() -> None:
+    given = usual()
+    raw = document(given.chain)
+    assert timedelta(minutes=1) == CLOCK_SKEW
+    verify_attestation(raw, root=given.root, at=NOW - CLOCK_SKEW, max_age=timedelta())
+    verify_attestation(raw, root=given.root, at=NOW, max_age=timedelta())
+    for at in (NOW - CLOCK_SKEW - SECOND, NOW + SECOND):
+        with pytest.raises(AttestationError) as caught:
+            verify_attestation(raw, root=given.root, at=at, max_age=timedelta())
+        assert caught.value.rule == "age"
+
+
+def test_without_a_clock_the_document_s_own_time_counts() -> None:
+    """Saved documents verify for ever; one signed outside its certificates' time never does."""
+    assert verify_attestation(document(), root=root()).timestamp == NOW
+    late = document(timestamp=int((NOW + 4 * HOUR).timestamp() * 1000))
+    with pytest.raises(AttestationError) as caught:
+        verify_attestation(late, root=root())
+    assert caught.value.rule == "chain-validity"
+
+
+def test_all_mismatches_come_before_freshness() -> None:
+    with pytest.raises(AttestationError) as caught:
+        verify_attestation(
+            document(pcrs=PCRS | {0: bytes(48)}), root=root(), nonce=b"n", at=NOW, max_age=HOUR
+        )
+    assert caught.value.rule == "debug-mode"
