@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hmac
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 
 from foobar_instance.attestation.anchors import packaged_root
-from foobar_instance.attestation.chain import ChainVerifier
+from foobar_instance.attestation.chain import ChainVerifier, utc
 from foobar_instance.attestation.cose import verify_es384
 from foobar_instance.attestation.document import Attestation, parse_message
 from foobar_instance.attestation.measurements import Measurements
@@ -111,6 +111,5 @@ def _check_age(attestation: Attestation, at: datetime, max_age: timedelta) -> No
     age = at - attestation.timestamp
     if not -CLOCK_SKEW <= age <= max_age:
         raise AGE.broken(
-            f"its time is {attestation.timestamp:%Y-%m-%d %H:%M:%S} UTC and the clock here says "
-            f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            f"its time is {utc(attestation.timestamp)} UTC and the clock here says {utc(at)} UTC"
         )

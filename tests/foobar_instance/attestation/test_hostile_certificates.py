@@ -1,0 +1,161 @@
+"""Certificates that `cryptography` parses with odd exceptions or warnings, or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foobar_instance.attestation import (
+    AttestationError,
+    MalformedAttestation,
+    UntrustedCertificate,
+    verify_attestation,
+)
+from tests.foobar_instance.attestation.forge import (
+    CAS,
+    INSTANCE,
+    MODULE_ID,
+    chain,
+    document,
+    forge,
+    root,
+    usual,
+)
+
+ROOT = Path(__file__).parents[3]
+COMMON_NAME = bytes.fromhex("0603550403")
+COUNTRY = bytes.fromhex("0603550406")
+UTF8_STRING, BIT_STRING = b"\x0c", b"\x03"
+
+
+def leaf_with(old: bytes, new: bytes) -> bytes:
+    """A document whose leaf has some bytes replaced by as many others, wherever they occur."""
+    leaf = chain().certificate
+    assert old in leaf
+    assert len(old) == len(new)
+    return document(certificate=leaf.replace(old, new))
+
+
+def bit_string_name() -> bytes:
+    """The leaf's common name as a BIT STRING, whose first byte counts unused bits."""
+    head = COMMON_NAME + UTF8_STRING + bytes([len(f"{MODULE_ID}.us-east-1.aws")])
+    return leaf_with(head + b"i", COMMON_NAME + BIT_STRING + head[-1:] + b"\0")
+
+
+def long_country() -> bytes:
+    """The leaf's common name as a country, of which `cryptography` warns: it has 2 letters."""
+    return leaf_with(COMMON_NAME + UTF8_STRING, COUNTRY + UTF8_STRING)
+
+
+def negative_serial_number() -> bytes:
+    """Of which `cryptography` warns as well (RFC 5280 section 4.1.2.2: positive)."""
+    leaf = chain().certificate
+    at = leaf.index(bytes.fromhex("a003020102") + b"\x02") + 7  # version 3, then the serial number
+    return document(certificate=leaf[:at] + b"\xff" + leaf[at + 1 :])
+
+
+def test_a_name_that_is_a_bit_string() -> None:
+    with pytest.raises(MalformedAttestation, match="its subject does not parse") as caught:
+        verify_attestation(bit_string_name(), root=root())
+    assert caught.value.rule == "certificate"
+
+
+@pytest.mark.parametrize("make", [long_country, negative_serial_number])
+def test_what_cryptography_warns_of_is_refused_where_warnings_are_errors(make: object) -> None:
+    assert callable(make)
+    with pytest.raises(AttestationError):
+        verify_attestation(make(), root=root())
+
+
+@pytest.mark.parametrize("make", [long_country, negative_serial_number])
+def test_what_cryptography_warns_of_is_not_printed(make: object, tmp_path: Path) -> None:
+    assert callable(make)
+    (tmp_path / "document").write_bytes(make())
+    (tmp_path / "root").write_bytes(root().public_bytes(Encoding.DER))
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from cryptography import x509\n"
+        "from foobar_instance.attestation import AttestationError, verify_attestation\n"
+        "raw, root = (Path(name).read_bytes() for name in sys.argv[1:])\n"
+        "try:\n"
+        "    verify_attestation(raw, root=x509.load_der_x509_certificate(root))\n"
+        "except AttestationError as error:\n"
+        "    print(error.rule)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "document", tmp_path / "root"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.strip()
+
+
+def test_authorities_that_certify_each_other_are_not_followed_for_long() -> None:
+    """Every order of namesakes with one key is a path to try; the library gives up early."""
+    loop = forge(*CAS[:1], *[replace(INSTANCE, path_length=None, name="x")] * 6)
+    certificates = loop.chain.cabundle[1:]
+    good = usual().chain
+    raw = document(replace(good, cabundle=(good.cabundle[0], *certificates, good.cabundle[3])))
+    with pytest.raises(UntrustedCertificate):
+        verify_attestation(raw, root=usual().root)
+
+
+@pytest.mark.parametrize("end", [datetime.min, datetime.max])
+def test_the_ends_of_time(end: datetime) -> None:
+    with pytest.raises(UntrustedCertificate) as caught:
+        verify_attestation(document(), root=root(), at=end.replace(tzinfo=UTC))
+    assert caught.value.rule == "chain-validity"
+
+
+BYTES = st.tuples(st.integers(0, 2000), st.binary(min_size=1, max_size=4))
+
+
+def overwritten(original: bytes, position: int, piece: bytes) -> bytes:
+    start = position % len(original)
+    return (original[:start] + piece + original[start + len(piece) :])[: len(original)]
+
+
+@given(BYTES)
+def test_only_attestation_errors_leave_for_any_leaf(change: tuple[int, bytes]) -> None:
+    leaf = overwritten(chain().certificate, *change)
+    raw = document(certificate=leaf)
+    if leaf == chain().certificate:
+        assert verify_attestation(raw, root=root()).certificate == leaf
+        return
+    with pytest.raises(AttestationError):
+        verify_attestation(raw, root=root())
+
+
+@given(st.integers(0, 3), BYTES)
+def test_only_attestation_errors_leave_for_any_authority(
+    which: int, change: tuple[int, bytes]
+) -> None:
+    bundle = list(chain().cabundle)
+    bundle[which] = overwritten(bundle[which], *change)
+    raw = document(cabundle=bundle)
+    if tuple(bundle) == chain().cabundle:
+        assert verify_attestation(raw, root=root()).cabundle == tuple(bundle)
+        return
+    with pytest.raises(AttestationError):
+        verify_attestation(raw, root=root())
+
+
+def test_the_moment_s_own_zone_does_not_matter() -> None:
+    moment = datetime(2026, 3, 1, 12, 0, 1, tzinfo=UTC)
+    for zone in (UTC, (moment.astimezone()).tzinfo):
+        assert verify_attestation(document(), root=root(), at=moment.astimezone(zone))
+    east = moment.replace(tzinfo=None) + timedelta(hours=9)
+    with pytest.raises(UntrustedCertificate):
+        verify_attestation(document(), root=root(), at=east.replace(tzinfo=UTC))
