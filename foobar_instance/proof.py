@@ -14,7 +14,7 @@ from foobar_instance.attestation import Attestation
 from foobar_instance.errors import NotVerifiedError
 from foobar_instance.result import Result, attested_count, check_same_enclave
 from foobar_instance.trust import Trust, key_claims
-from foobar_shared.encoding import from_base64, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import base64_field, parse_json_object, to_base64, to_json
 from foobar_shared.envelope import Message
 from foobar_shared.errors import MessageError
 from foobar_shared.framing import MAX_LINE
@@ -66,8 +66,8 @@ def parse_proof(data: bytes) -> Proof:
     try:
         fields = parse_json_object(data)
         if fields.get("type") != PROOF_TYPE:
-            raise MessageError(f"its type is not {PROOF_TYPE}")
-        proof = Proof(*(_data(fields, name) for name in ("key", "request", "result")))
+            raise MessageError(f"type is not {PROOF_TYPE}")
+        proof = Proof(*(base64_field(fields, name) for name in ("key", "request", "result")))
     except MessageError as error:
         raise NotVerifiedError(f"not a proof that decrypt --proof has written: {error}") from error
     # Nothing in the file is free to vary: what no check reads could still mislead a reader.
@@ -113,13 +113,3 @@ def _check_request(line: bytes, attestation: Attestation, message: Message) -> N
     )
     if not same:
         raise NotVerifiedError("the result is for another ciphertext than the one that was given")
-
-
-def _data(fields: dict[str, object], name: str) -> bytes:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise MessageError(f"it has no {name}")
-    try:
-        return from_base64(value)
-    except MessageError as error:
-        raise MessageError(f"its {name} is {error}") from None

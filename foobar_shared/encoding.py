@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Mapping
 from typing import Final, NoReturn
 
 from foobar_shared.errors import MessageError
@@ -38,6 +39,21 @@ def from_base64(text: str) -> bytes:
     if to_base64(data) != text:
         raise MessageError("not canonical base64")
     return data
+
+
+def base64_field(fields: Mapping[str, object], name: str) -> bytes:
+    """The bytes whose base64 is the text in field `name` of a JSON object.
+
+    Raises:
+        MessageError: missing, not text, or not base64; names the field and not its content.
+    """
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise MessageError(f"{name} is missing or no text")
+    try:
+        return from_base64(value)
+    except MessageError as error:
+        raise MessageError(f"{name} is {error}") from None
 
 
 def to_json(value: object) -> bytes:

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
-from foobar_shared.encoding import from_base64, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import base64_field, parse_json_object, to_base64, to_json
 from foobar_shared.errors import EnvelopeError, MessageError
 from foobar_shared.messages import MAX_CIPHERTEXT
 
@@ -128,7 +128,7 @@ def parse_message(text: str) -> Message:
         raise EnvelopeError(f"the ciphertext message is longer than {MAX_MESSAGE} characters")
     try:
         fields = parse_json_object(_from_base64url(text))
-        message = Message(*(_field(fields, name) for name in ("e", "n", "c")))
+        message = Message(*(base64_field(fields, name) for name in ("e", "n", "c")))
     except MessageError as error:
         raise EnvelopeError(f"not a ciphertext message: {error}") from None
     if len(message.nonce) != GCM_NONCE_BYTES:
@@ -170,13 +170,3 @@ def _from_base64url(text: str) -> bytes:
     if base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii") != text:
         raise MessageError("not canonical base64url")
     return data
-
-
-def _field(fields: dict[str, object], name: str) -> bytes:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise MessageError(f"{name} is missing")
-    try:
-        return from_base64(value)
-    except MessageError as error:
-        raise MessageError(f"{name} is {error}") from None

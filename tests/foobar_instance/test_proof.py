@@ -118,7 +118,7 @@ FIELDS = json.loads(GOOD.encode())
         (b"", "JSON"),
         (b"x" * (MAX_PROOF + 1), "longer than"),
         (json.dumps(FIELDS | {"type": "foobar/proof/2"}).encode(), PROOF_TYPE),
-        (json.dumps(FIELDS | {"key": None}).encode(), "no key"),
+        (json.dumps(FIELDS | {"key": None}).encode(), "key is missing"),
         (json.dumps(FIELDS | {"request": "%"}).encode(), "request is not valid base64"),
         (json.dumps(FIELDS).encode(), "changed since"),
         (GOOD.encode().rstrip(), "changed since"),
