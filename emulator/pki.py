@@ -7,6 +7,7 @@ lengths, subjects and lifetimes are those measured on genuine documents. Keys ar
 from __future__ import annotations
 
 import secrets
+import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-ROOT_LIFETIME: Final = timedelta(days=30 * 365)
+ROOT_LIFETIME: Final = timedelta(days=10958, hours=1)
 REGIONAL_LIFETIME: Final = timedelta(hours=481)
 ZONAL_LIFETIME: Final = timedelta(hours=144)
 INSTANCE_LIFETIME: Final = timedelta(hours=24)
@@ -54,7 +55,7 @@ class NitroPki:
     def create(cls, *, now: datetime, region: str = "us-east-1") -> NitroPki:
         """A hierarchy with fresh keys whose root is valid from an hour before `now`."""
         key = ec.generate_private_key(ec.SECP384R1())
-        subject = _name(OU="AWS", O="Amazon", C="US", CN="aws.nitro-enclaves")
+        subject = _name(C="US", O="Amazon", OU="AWS", CN="aws.nitro-enclaves")
         begin = _seconds(now) - timedelta(hours=1)
         certificate = _sign(
             _builder(subject, key.public_key(), begin, begin + ROOT_LIFETIME)
@@ -76,7 +77,7 @@ class NitroPki:
 
         Args:
             module_id: `<instance id>-enc<16 hexadecimal digits>`.
-            now: aware; also where the lifetimes of the CAs between are centred.
+            now: aware; the CAs between are valid from ten minutes before it.
         """
         begin = _seconds(now) - timedelta(minutes=10)
         fingerprint = secrets.token_hex(8)
@@ -141,12 +142,14 @@ _ATTRIBUTES: Final = {
 }
 
 
-def _usage(*, digital_signature: bool, certificates: bool, crl: bool) -> x509.KeyUsage:
+def _usage(
+    *, digital_signature: bool, certificates: bool, crl: bool, content: bool = False
+) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature,
         key_cert_sign=certificates,
         crl_sign=crl,
-        content_commitment=False,
+        content_commitment=content,
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
@@ -157,33 +160,44 @@ def _usage(*, digital_signature: bool, certificates: bool, crl: bool) -> x509.Ke
 
 _CA_USAGE: Final = _usage(digital_signature=True, certificates=True, crl=True)
 _INSTANCE_USAGE: Final = _usage(digital_signature=False, certificates=True, crl=False)
-_LEAF_USAGE: Final = _usage(digital_signature=True, certificates=False, crl=False)
+_LEAF_USAGE: Final = _usage(digital_signature=True, certificates=False, crl=False, content=True)
 
 
 def _issue_ca(
     issuer: _Authority, subject: x509.Name, validity: tuple[datetime, datetime], *, path_length: int
 ) -> _Authority:
     key = ec.generate_private_key(ec.SECP384R1())
-    issuer_ski = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     builder = (
         _builder(subject, key.public_key(), *validity)
         .issuer_name(issuer.certificate.subject)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_ski.value),
-            critical=False,
-        )
-        .add_extension(_key_id(key), critical=False)
-        .add_extension(_CA_USAGE if path_length else _INSTANCE_USAGE, critical=True)
     )
+    # Regional and zonal CAs have their extensions in another order than instance CAs.
     if path_length:
-        builder = builder.add_extension(_crl_distribution_point(), critical=False)
+        builder = (
+            builder.add_extension(_issuer_key_id(issuer), critical=False)
+            .add_extension(_key_id(key), critical=False)
+            .add_extension(_CA_USAGE, critical=True)
+            .add_extension(_crl_distribution_point(), critical=False)
+        )
+    else:
+        builder = (
+            builder.add_extension(_INSTANCE_USAGE, critical=True)
+            .add_extension(_key_id(key), critical=False)
+            .add_extension(_issuer_key_id(issuer), critical=False)
+        )
     return _Authority(_sign(builder, issuer.key), key)
+
+
+def _issuer_key_id(issuer: _Authority) -> x509.AuthorityKeyIdentifier:
+    own = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
 
 
 def _crl_distribution_point() -> x509.CRLDistributionPoints:
     # Present in AWS's certificates and never fetched; `.invalid` names no host (RFC 2606).
-    location = x509.UniformResourceIdentifier("http://crl.nitro-enclaves.invalid/crl.crl")
+    url = f"http://nitro-enclaves-crl.emulator.invalid/crl/{uuid.uuid4()}.crl"
+    location = x509.UniformResourceIdentifier(url)
     return x509.CRLDistributionPoints([x509.DistributionPoint([location], None, None, None)])
 
 
