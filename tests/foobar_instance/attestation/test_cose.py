@@ -10,7 +10,7 @@ from io import BytesIO
 import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pycose.messages.cosemessage import CoseMessage
 from pycose.messages.sign1message import Sign1Message
@@ -94,7 +94,6 @@ def test_the_malformed_headers_of_go_cose_are_refused() -> None:
         assert caught.value.rule == "cose-algorithm", entry.path
 
 
-@settings(deadline=None)
 @given(payload=st.binary(min_size=1, max_size=300) | st.just(b"p" * MAX_PAYLOAD))
 def test_what_is_signed_is_rfc_9052_s_structure(payload: bytes) -> None:
     message = decode_message(cbor2.dumps([ES384_PROTECTED, {}, payload, bytes(96)]))
@@ -214,7 +213,6 @@ def test_too_long_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatc
     assert caught.value.rule == "size"
 
 
-@settings(deadline=None)
 @given(st.recursive(st.integers() | st.text() | st.binary(), st.lists, max_leaves=20))
 def test_what_follows_an_item_is_refused(item: object) -> None:
     raw = cbor2.dumps(item)

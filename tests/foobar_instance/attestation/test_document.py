@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.documents import encode_payload, sign_document
@@ -33,7 +33,6 @@ def test_a_whole_document() -> None:
     )
 
 
-@settings(deadline=None)
 @given(
     pcrs=st.dictionaries(st.integers(0, 31), st.binary(min_size=48, max_size=48), min_size=1),
     milliseconds=st.integers(1, 253_402_300_799_999),

@@ -44,6 +44,7 @@ from tests.foobar_instance.attestation.forge import (
 
 SECOND = timedelta(seconds=1)
 NOT_OPTIONAL: tuple[object, ...] = (bytes(1025), "text", 0, [], False)
+P384_OID, UNKNOWN_OID = bytes.fromhex("06052b81040022"), bytes.fromhex("06052b8104007f")
 Check = Callable[[], Attestation]
 
 
@@ -351,6 +352,7 @@ BREAKERS: Mapping[str, list[Check]] = {
         lambda: under(one_with("leaf", curve=ec.SECP521R1())),
         lambda: under(one_with("leaf", curve=ec.SECP256R1())),
         lambda: under(one_with("leaf", curve=None)),
+        lambda: check(document(certificate=chain().certificate.replace(P384_OID, UNKNOWN_OID))),
     ],
     r.SIGNATURE.name: [
         lambda: check(other_key_signed()),
