@@ -13,8 +13,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from foobar_instance.attestation import Partition, anchors, packaged_root
-from tests.foobar_instance.attestation.forge import root
+from foobar_instance.attestation import (
+    Partition,
+    UntrustedCertificate,
+    anchors,
+    packaged_root,
+    verify_attestation,
+)
+from tests.foobar_instance.attestation.forge import chain, document, root
 from tests.vectors import vector_path
 
 # As published: docs.aws.amazon.com/enclaves (Verifying the root of trust), and of GovCloud.
@@ -57,3 +63,17 @@ def test_another_root_in_the_packaged_file_is_refused(
     (folder / FILES[partition]).write_bytes(root().public_bytes(Encoding.PEM))
     with pytest.raises(RuntimeError, match="is not the published one"):
         load(partition)
+
+
+@pytest.mark.parametrize("partition", get_args(Partition))
+def test_a_document_of_another_partition_is_told_which(partition: Partition) -> None:
+    bundle = (packaged_root(partition).public_bytes(Encoding.DER), *chain().cabundle[1:])
+    with pytest.raises(UntrustedCertificate, match=f"AWS's partition {partition}, not") as caught:
+        verify_attestation(document(cabundle=bundle), root=root())
+    assert caught.value.rule == "chain-order"
+
+
+def test_a_root_of_nobody_is_not_taken_for_a_partition_s() -> None:
+    bundle = (chain().certificate, *chain().cabundle[1:])
+    with pytest.raises(UntrustedCertificate, match="certificate is not the trusted root"):
+        verify_attestation(document(cabundle=bundle), root=root())

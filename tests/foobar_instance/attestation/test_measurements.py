@@ -135,6 +135,7 @@ def test_what_nitro_cli_prints(tmp_path: Path, text_path: bool) -> None:
         (printed(**{"PCR0": ONE, "PCR 8": TWO}), "is not the name of a PCR"),
         (printed(PCR0=ONE[1:]), "PCR0: not 96"),
         (printed(PCR0=1), "PCR0: not 96"),
+        (printed(PCR0="00" * 48), "PCR0 is all zero"),
         (printed(PCR0=None), "PCR0: not 96"),
         (printed(PCR0=ONE, padding="x" * 70_000), "longer than 65536 bytes"),
     ],
@@ -145,6 +146,12 @@ def test_a_malformed_file(tmp_path: Path, value: object, words: str) -> None:
         Measurements.from_nitro_cli_json(path)
     assert str(caught.value).startswith(str(path))
     assert str(caught.value).isprintable()
+
+
+def test_zeros_are_no_image_s_but_can_be_expected_on_purpose(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.json", printed(PCR0=ONE, PCR3="00" * 48))
+    assert Measurements.from_nitro_cli_json(path).pcrs[3] == bytes(48)
+    assert Measurements.from_mapping({0: "00" * 48}).pcrs == {0: bytes(48)}
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

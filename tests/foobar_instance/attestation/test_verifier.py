@@ -220,6 +220,36 @@ def test_the_clock_may_be_behind_by_the_skew() -> None:
         assert caught.value.rule == "age"
 
 
+def test_a_clock_that_is_behind_may_be_before_the_certificates() -> None:
+    """Leaves are backdated by 3 seconds, and the skew is a minute."""
+    raw = document()
+    at = NOW - CLOCK_SKEW
+    assert verify_attestation(raw, root=root(), at=at, max_age=HOUR).timestamp == NOW
+    with pytest.raises(AttestationError) as caught:
+        verify_attestation(raw, root=root(), at=at)
+    assert caught.value.rule == "chain-validity"
+    with pytest.raises(AttestationError) as caught:
+        verify_attestation(raw, root=root(), at=at - SECOND, max_age=HOUR)
+    assert caught.value.rule == "chain-validity"
+
+
+def test_a_clock_that_is_ahead_is_not_turned_back_to_the_document_s_time() -> None:
+    given = usual()
+    with pytest.raises(AttestationError) as caught:
+        verify_attestation(
+            document(given.chain), root=given.root, at=NOW + 2 * HOUR, max_age=3 * HOUR
+        )
+    assert caught.value.rule == "chain-validity"
+
+
+@pytest.mark.parametrize(
+    ("pcrs", "words"), [({0: bytes(48)}, "all zero"), ({1: b"\1" * 48}, "missing")]
+)
+def test_what_debug_mode_is_known_by(pcrs: dict[int, bytes], words: str) -> None:
+    with pytest.raises(AttestationError, match=f"PCR0 is {words}"):
+        verify_attestation(document(pcrs=pcrs), root=root())
+
+
 def test_without_a_clock_the_document_s_own_time_counts() -> None:
     """Saved documents verify for ever; one signed outside its certificates' time never does."""
     assert verify_attestation(document(), root=root()).timestamp == NOW
