@@ -26,6 +26,12 @@ _ROOTS: Final[dict[Partition, tuple[str, str]]] = {
 }
 
 
+def partition_of(der: bytes) -> Partition | None:
+    """The partition whose packaged root has this DER, if any."""
+    found = hashlib.sha256(der).hexdigest()
+    return next((name for name, (_, fingerprint) in _ROOTS.items() if found == fingerprint), None)
+
+
 @functools.cache
 def packaged_root(partition: Partition = "aws") -> x509.Certificate:
     """The AWS Nitro Enclaves root certificate of a partition.

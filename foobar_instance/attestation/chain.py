@@ -24,6 +24,7 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
+from foobar_instance.attestation.anchors import partition_of
 from foobar_instance.attestation.document import Attestation
 from foobar_instance.attestation.rules import (
     CABUNDLE,
@@ -111,7 +112,9 @@ class ChainVerifier:
             for number, der in enumerate(attestation.cabundle, 1)
         ]
         if attestation.cabundle[0] != self._root_der:
-            raise CHAIN_ORDER.broken("its first certificate is not the trusted root")
+            raise CHAIN_ORDER.broken(
+                f"its first certificate is {_other_root(attestation.cabundle[0])}"
+            )
         _check_subject(leaf, attestation.module_id)
         chain = _trusted_chain(leaf, bundle)
         if not chain.valid_at(moment):
@@ -183,6 +186,13 @@ def _identity(attestation: Attestation) -> bytes:
         digest.update(len(part).to_bytes(4, "big"))
         digest.update(part)
     return digest.digest()
+
+
+def _other_root(der: bytes) -> str:
+    partition = partition_of(der)
+    if partition is None:
+        return "not the trusted root"
+    return f"the root of AWS's partition {partition}, not the trusted root"
 
 
 def _reason(error: VerificationError) -> str:

@@ -51,14 +51,18 @@ class Measurements:
         """From the JSON that `nitro-cli build-enclave` prints, in a file.
 
         Raises:
-            MeasurementsError: the file can't be read, is not such JSON, or names no PCR0.
+            MeasurementsError: the file can't be read, is not such JSON, names no PCR0, or one that
+                is all zero, as every debug-mode enclave has it (`from_mapping` takes that).
         """
         path = Path(path)
         fields = _measurements_field(path)
         pcrs = dict(_pcr_fields(path, fields))
         if 0 not in pcrs:
             raise MeasurementsError(f"{path}: no PCR0 in it")
-        return cls({index: _from_hex(f"{path}: PCR{index}", pcrs[index]) for index in pcrs})
+        values = {index: _from_hex(f"{path}: PCR{index}", pcrs[index]) for index in pcrs}
+        if not any(values[0]):
+            raise MeasurementsError(f"{path}: PCR0 is all zero, which is no image's but debug mode")
+        return cls(values)
 
     def check(self, attestation: Attestation) -> None:
         """Compare every expected PCR, in constant time.

@@ -40,7 +40,13 @@ class Verifier:
         max_age: timedelta | None = None,
         allow_debug: bool = False,
     ) -> Attestation:
-        """The content of a document that passes every check.
+        """The content of a document that passes every check, made in this order.
+
+        1. Form: COSE structure and payload, within bounds (AWS 3.1, 3.2.1, 3.2.2).
+        2. Chain: from the leaf to the trusted root, at the time that counts (AWS 3.2.3, 3.2.4).
+        3. Signature: the leaf's, over the payload as it was received (AWS 3.2).
+        4. Mode and measurements: the enclave that the verifier trusts.
+        5. Freshness: the answer to this very question.
 
         Args:
             document: raw COSE_Sign1 bytes.
@@ -48,7 +54,8 @@ class Verifier:
                 as a saved document must be judged: leaf certificates live three hours.
             measurements: the expected PCRs; None accepts every enclave.
             nonce: what the document must carry; None accepts any.
-            max_age: refuses documents signed longer ago than this before `at`, or after it.
+            max_age: refuses documents signed longer ago than this before `at`, the wall clock, or
+                more than `CLOCK_SKEW` after it.
             allow_debug: accept a debug-mode enclave, whose PCR0 proves nothing.
 
         Raises:
@@ -59,19 +66,20 @@ class Verifier:
             raise ValueError("max_age needs the time to judge by: pass at")
         if at is not None and at.tzinfo is None:
             raise ValueError("at needs a time zone")
-        # 1. Form: COSE structure and payload, within bounds (AWS 3.1, 3.2.1, 3.2.2).
+        # 1. Form
         message, attestation = parse_message(document)
-        # 2. Chain: from the leaf to the trusted root, at the time that counts (AWS 3.2.3, 3.2.4).
-        chain = self._chains.verify(attestation, attestation.timestamp if at is None else at)
-        # 3. Signature: the leaf's, over the payload as it was received (AWS 3.2).
+        # 2. Chain
+        chain = self._chains.verify(attestation, _moment(attestation, at, max_age))
+        # 3. Signature
         if not verify_es384(chain.key, message.to_be_signed(), message.signature_bytes()):
             raise SIGNATURE.broken("it does not verify")
-        # 4. Mode and measurements: the enclave that the verifier trusts.
+        # 4. Mode and measurements
         if attestation.is_debug and not allow_debug:
-            raise DEBUG.broken("PCR0 is all zero: its code is not measured")
+            found = "all zero" if 0 in attestation.pcrs else "missing"
+            raise DEBUG.broken(f"PCR0 is {found}: its code is not measured")
         if measurements is not None:
             measurements.check(attestation)
-        # 5. Freshness: the answer to this very question.
+        # 5. Freshness
         if nonce is not None:
             _check_nonce(attestation, nonce)
         if max_age is not None and at is not None:
@@ -98,6 +106,19 @@ def verify_attestation(
         max_age=max_age,
         allow_debug=allow_debug,
     )
+
+
+def _moment(attestation: Attestation, at: datetime | None, max_age: timedelta | None) -> datetime:
+    """When the certificates must be valid.
+
+    New leaf certificates are backdated by 3 seconds only: where a clock that is behind is allowed
+    for, the document's own time counts, which is the later.
+    """
+    if at is None:
+        return attestation.timestamp
+    if max_age is not None and timedelta() < attestation.timestamp - at <= CLOCK_SKEW:
+        return attestation.timestamp
+    return at
 
 
 def _check_nonce(attestation: Attestation, nonce: bytes) -> None:
