@@ -1,0 +1,62 @@
+"""The documentation: what it points to is there, and the commands it shows exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from foobar_instance.cli import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_anchors_are_headings(page: Path) -> None:
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_named_tests_exist(page: Path) -> None:
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
+        assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), (path, name)
+
+
+def test_the_threat_model_names_a_test_for_each_weakness() -> None:
+    rows = (ROOT / "docs/threat-model.md").read_text().splitlines()
+    for number in range(1, 20):
+        (row,) = [row for row in rows if row.startswith(f"| [{number}] ")]
+        assert "`tests/" in row, number
+
+
+def shown_commands() -> set[tuple[str, str]]:
+    """Each `foobar-instance COMMAND` in the documentation, with an option that it is shown with."""
+    shown = set()
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            for command, rest in re.findall(r"foobar-instance ([a-z-]+)([^|`]*)", line):
+                options = re.findall(r"(?<!\S)(--[A-Za-z0-9-]+)", rest)
+                shown |= {(command, option) for option in options or [""]}
+    return shown
+
+
+def test_every_shown_command_and_option_exists() -> None:
+    commands = {
+        name: {option for param in command.params for option in param.opts}
+        for name, command in cli.commands.items()
+    }
+    shown = shown_commands()
+    assert ("encrypt", "--plaintext") in shown
+    for command, option in shown:
+        assert command in commands, command
+        assert not option or option in commands[command] | {"--help"}, (command, option)
