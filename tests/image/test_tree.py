@@ -74,7 +74,8 @@ def test_a_change_of_one_file_is_seen(
         stamped(right)
     assert main(["compare", str(left), str(right)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    name = {target: "link", extra: "app/new"}.get(change, "app/six.py")
+    names: dict[object, str] = {target: "link", extra: "app/new"}
+    name = names.get(change, "app/six.py")
     assert lines
     assert all(line.endswith(repr(name)) for line in lines)
 
