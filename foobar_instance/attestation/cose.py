@@ -131,7 +131,7 @@ def verify_es384(key: ec.EllipticCurvePublicKey, to_be_signed: bytes, signature:
     r, s = (int.from_bytes(half, "big") for half in (signature[:_HALF], signature[_HALF:]))
     try:
         key.verify(encode_dss_signature(r, s), to_be_signed, ec.ECDSA(SHA384()))
-    except (BadSignature, ValueError):
+    except BadSignature:
         return False
     return True
 
