@@ -22,7 +22,7 @@ from foobar_instance.attestation.errors import (
 
 MAX_PAYLOAD: Final = 16384  # AWS 4
 MAX_DOCUMENT: Final = MAX_PAYLOAD + 256  # headers, signature and their CBOR heads take 110 bytes
-MAX_DEPTH: Final = 4  # the deepest value is a PCR: array, map, map, byte string
+MAX_DEPTH: Final = 4  # of containers; pcrs is at 2, the rest is for keys that AWS may add
 MAX_CERTIFICATE: Final = 1024  # AWS 13, 14
 MAX_CABUNDLE: Final = 8  # AWS sets no bound; genuine bundles hold 4
 MAX_FIELD: Final = 1024  # AWS's CDDL; section 3.2.2.2 says 512, genuine documents have 1024

@@ -71,6 +71,7 @@ class Link:
     ca: bool | None = True
     usage: str | None = "keyCertSign"
     critical: bool = True
+    critical_usage: bool | None = None
     begin: timedelta = -HOUR
     end: timedelta = HOUR
     curve: ec.EllipticCurve | None = P384
@@ -157,7 +158,10 @@ def _extensions(link: Link) -> Iterator[tuple[x509.ExtensionType, bool]]:
     elif link.ca is not None:
         yield x509.BasicConstraints(link.ca, link.path_length), link.critical
     if link.usage is not None:
-        yield _usage(link.usage), bool(link.ca)
+        yield (
+            _usage(link.usage),
+            bool(link.ca if link.critical_usage is None else link.critical_usage),
+        )
 
 
 def _usage(which: str) -> x509.KeyUsage:

@@ -329,6 +329,7 @@ BREAKERS: Mapping[str, list[Check]] = {
         lambda: under(one_with("instance", ca=None)),
         lambda: under(one_with("instance", critical=False)),
         lambda: under(one_with("instance", usage=None)),
+        lambda: under(one_with("instance", critical_usage=False)),
         lambda: under(one_with("instance", usage="digitalSignature")),
         lambda: under(one_with("instance", usage="cRLSign")),
         lambda: under(one_with("zonal", usage="cRLSign")),
@@ -403,7 +404,7 @@ def test_what_the_breakers_change_is_all_that_is_wrong() -> None:
         assert cbor2.loads(good)[0] == ES384_PROTECTED
     assert check(message()) == check(document())
     assert under(usual()).module_id == MODULE_ID
-    assert under(forge(*CAS, LEAF)).module_id == MODULE_ID
+    assert under(one_with("leaf", critical_usage=True)).module_id == MODULE_ID
     assert bundle(0, 1, 2, 3, good=True) == check(document())
     assert measured(PCRS) == check(document())
     assert aged(NOW).timestamp == NOW
@@ -458,6 +459,7 @@ GOOD: Mapping[str, Callable[[], bytes]] = {
     "low s": lambda: high_s(document(), high=False),
     "unknown payload key": lambda: document(added_by_aws={"at": 1}),
     "unknown payload key, tagged": lambda: document(added_by_aws=cbor2.CBORTag(1, 1)),
+    "unknown payload key, nested": lambda: document(added_by_aws=[[[1]]]),
     "keys in another order": lambda: signed(encode_payload(dict(sorted(fields().items())))),
     "the first millisecond": lambda: document(timestamp=int(NOW.timestamp() * 1000)),
     "unknown module kind": lambda: document(pki().issue("i-0-box1", now=NOW), module_id="i-0-box1"),
