@@ -13,11 +13,13 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from emulator import Emulator, hypervisor
 from emulator.hypervisor import EnclaveHost
 from foobar_shared.addresses import UnixAddress
+from foobar_shared.envelope import encode_message, parse_message
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).with_name("foobar-instance")
@@ -92,6 +94,11 @@ def whole_job(emulator: Emulator, folder: Path) -> None:
         printed = cli("decrypt", "--ciphertext", ciphertext, "--proof", "result.json")
         if "Count 'a': 4" not in printed.splitlines():
             sys.exit(f"decrypt printed {printed!r}")
+    message = parse_message(ciphertext)
+    forged = replace(
+        message, ciphertext=bytes([message.ciphertext[0] ^ 1, *message.ciphertext[1:]])
+    )
+    cli("decrypt", "--ciphertext", encode_message(forged), code=1)
     cli("verify", "--proof", "result.json", "--ciphertext", ciphertext)
 
 
@@ -116,11 +123,13 @@ def main(tree: Path) -> None:
     enclaves_in(tree)
     log = tree / "test/console"
     began = time.monotonic()
-    with log.open("wb") as console, Emulator(tree / "run/emulator", console=console) as emulator:
-        sys.stdout.write(f"{time.monotonic() - began:.1f} s: the enclave answers\n")
-        whole_job(emulator, tree / "test")
-    text = log.read_text()
-    sys.stdout.write(text)
+    try:
+        with log.open("wb") as console, Emulator(tree / "run/emulator", console=console) as machine:
+            sys.stdout.write(f"{time.monotonic() - began:.1f} s: the enclave answers\n")
+            whole_job(machine, tree / "test")
+    finally:
+        text = log.read_text()
+        sys.stdout.write(text)
     if "amazon-roots=5" not in text:
         sys.exit("the image lacks the roots of KMS's certificates")
     if "event=stop" not in text:
