@@ -103,7 +103,7 @@ def _entry(path: Path) -> Entry:
 def _part(path: str) -> str:
     names = path.split("/")
     if names[0] == "app":
-        return names[1].removesuffix(".py").removesuffix(".libs")
+        return names[1].partition(".")[0]
     if names[:4] == ["usr", "local", "lib", names[3] if len(names) > 3 else ""]:
         return "CPython's standard library"
     if names[:3] == ["usr", "local", "bin"]:
