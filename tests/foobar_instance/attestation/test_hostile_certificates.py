@@ -19,6 +19,7 @@ from foobar_instance.attestation import (
     AttestationError,
     MalformedAttestation,
     UntrustedCertificate,
+    parse_attestation,
     verify_attestation,
 )
 from tests.foobar_instance.attestation.forge import (
@@ -62,6 +63,25 @@ def negative_serial_number() -> bytes:
     leaf = chain().certificate
     at = leaf.index(bytes.fromhex("a003020102") + b"\x02") + 7  # version 3, then the serial number
     return document(certificate=leaf[:at] + b"\xff" + leaf[at + 1 :])
+
+
+@pytest.mark.parametrize("der", [b"", bytes(1025)])
+@pytest.mark.parametrize("name", ["certificate", "cabundle"])
+def test_the_size_of_certificates_is_judged_before_they_are_parsed(name: str, der: bytes) -> None:
+    value = der if name == "certificate" else [*chain().cabundle, der]
+    with pytest.raises(MalformedAttestation) as caught:
+        parse_attestation(document(**{name: value}))
+    assert caught.value.rule == name
+
+
+def test_certificates_of_the_largest_size_are_well_formed() -> None:
+    found = parse_attestation(document(certificate=bytes(1024), cabundle=[bytes(1024), b"x"]))
+    assert (found.certificate, found.cabundle) == (bytes(1024), (bytes(1024), b"x"))
+
+
+def test_the_number_of_pcrs_is_judged_before_each_of_them() -> None:
+    with pytest.raises(MalformedAttestation, match="it is a map of 33"):
+        parse_attestation(document(pcrs=dict.fromkeys(range(33), b"\1" * 48)))
 
 
 def test_a_name_that_is_a_bit_string() -> None:
