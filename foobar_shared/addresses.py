@@ -13,6 +13,11 @@ from foobar_shared.errors import AddressError
 
 _UNIX_PATH_MAX: Final = 107  # sockaddr_un.sun_path less its closing zero byte (linux/un.h)
 _U32_MAX: Final = 2**32 - 1
+# Labels of a host name have 1 to 63 characters (RFC 1035 section 2.3.4): others can't be resolved.
+_HOST_AND_PORT: Final = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*+\.?)):([0-9]{1,5})",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,7 @@ def _vsock(rest: str) -> VsockAddress:
 
 
 def _tcp(text: str) -> TcpAddress:
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text, re.ASCII)
+    match = _HOST_AND_PORT.fullmatch(text)
     if match is None or int(match[3]) > 65535:
         raise AddressError("an address is vsock:CID:PORT, unix:PATH or HOST:PORT")
     return TcpAddress(match[1] or match[2], int(match[3]))

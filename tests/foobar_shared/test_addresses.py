@@ -22,7 +22,7 @@ from foobar_shared.addresses import (
 from foobar_shared.errors import AddressError
 
 U32 = st.integers(0, 2**32 - 1)
-HOSTS = st.from_regex(r"[a-z0-9.-]{1,60}", fullmatch=True)
+HOSTS = st.from_regex(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){0,3}\.?", fullmatch=True)
 
 
 def test_the_original_addresses_are_kept() -> None:
@@ -33,9 +33,7 @@ def test_the_original_addresses_are_kept() -> None:
 @given(
     st.builds(VsockAddress, U32, U32)
     | st.builds(UnixAddress, st.from_regex(r"[a-z/. :]{1,107}", fullmatch=True))
-    | st.builds(
-        TcpAddress, st.from_regex(r"[a-z0-9.-]{1,60}", fullmatch=True), st.integers(0, 65535)
-    )
+    | st.builds(TcpAddress, HOSTS, st.integers(0, 65535))
 )
 def test_round_trip(address: Address) -> None:
     assert parse_address(str(address)) == address
@@ -72,6 +70,9 @@ def test_ipv6() -> None:
         "localhost:65536",
         "host/path:443",
         "user@host:443",
+        ".:443",
+        "host..example:443",
+        f"{'x' * 64}:443",
     ],
 )
 def test_refused(text: str) -> None:
