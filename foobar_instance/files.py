@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -65,13 +66,13 @@ def check_writable(path: Path) -> None:
     """Whether `write_file` has a chance, asked before something is done that needs it.
 
     Raises:
-        FileError: the folder is missing or closed to this user, or the path is a folder itself.
+        FileError: the folder is missing or closed to this user, or something that is no regular
+            file is in the file's place.
     """
+    _check_replaceable(path)
     folder = path.parent
     if not folder.is_dir():
         raise FileError(f"cannot write {path}: there is no folder {folder}")
-    if path.is_dir():
-        raise FileError(f"cannot write {path}: it is a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise FileError(f"cannot write {path}: the folder {folder} is closed to this user")
 
@@ -82,6 +83,7 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         FileError: it can't be written; what was there before is still there.
     """
+    _check_replaceable(path)
     temporary: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(
@@ -98,3 +100,17 @@ def write_file(path: Path, data: bytes) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Replacing destroys a device and detaches a link: as root, even /dev/null or /dev/stdout."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        raise FileError(f"cannot write {path}: it is a folder")
+    if not stat.S_ISREG(mode):
+        raise FileError(f"cannot write {path}: it is no regular file, so name another")

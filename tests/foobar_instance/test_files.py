@@ -104,7 +104,7 @@ def test_an_interrupted_write_leaves_nothing_else(
 
 def test_a_folder_in_the_files_place(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
-    with pytest.raises(FileError, match=r"cannot write .*f: Is a directory"):
+    with pytest.raises(FileError, match=r"cannot write .*f: it is a folder"):
         write_file(tmp_path / "f", b"new")
     assert names(tmp_path) == ["f"]
 
@@ -129,3 +129,43 @@ def test_where_a_file_can_not_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(FileError, match=r"cannot write .*: the folder .* is closed to this user"):
         check_writable(tmp_path / "f")
+
+
+def place(path: Path, kind: str) -> None:
+    """Puts something that is no regular file where the file should be."""
+    target = path.with_name("target")
+    target.write_bytes(b"target")
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target if kind == "link" else path.with_name("nothing"))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "dangling link"])
+def test_what_is_no_regular_file_is_left_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "f"
+    place(path, kind)
+    before = path.lstat()
+    with pytest.raises(FileError, match=r"cannot write .*f: it is no regular file"):
+        check_writable(path)
+    with pytest.raises(FileError, match=r"cannot write .*f: it is no regular file"):
+        write_file(path, b"new")
+    assert path.lstat() == before
+    assert (tmp_path / "target").read_bytes() == b"target"
+    assert sorted(names(tmp_path)) == ["f", "target"]
+
+
+def test_devices_are_left_alone() -> None:
+    for device in ("/dev/null", "/dev/stdout"):
+        with pytest.raises(FileError, match="it is no regular file"):
+            check_writable(Path(device))
+
+
+def test_a_path_that_no_file_can_have(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, words in (
+        (tmp_path / ("x" * 300), "File name too long"),
+        (tmp_path / "file" / "f", "Not a directory"),
+    ):
+        with pytest.raises(FileError, match=rf"cannot write .*: {words}"):
+            check_writable(path)
