@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol, TextIO
+
+from foobar_instance.text import visible
 
 _DONE: Final = "\x1b[32m✓\x1b[0m"
 _WARNING: Final = "\x1b[33m!\x1b[0m"
@@ -43,7 +47,7 @@ class Quiet:
 
     def warn(self, text: str) -> None:
         """See `Progress`."""
-        print(f"warning: {text}", file=self._stream, flush=True)
+        _tell(self._stream, f"warning: {visible(text)}\n")
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:  # noqa: ARG002
@@ -59,11 +63,11 @@ class Lines:
 
     def step(self, text: str) -> None:
         """See `Progress`."""
-        print(text, file=self._stream, flush=True)
+        _tell(self._stream, f"{visible(text)}\n")
 
     def warn(self, text: str) -> None:
         """See `Progress`."""
-        print(f"warning: {text}", file=self._stream, flush=True)
+        _tell(self._stream, f"warning: {visible(text)}\n")
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:  # noqa: ARG002
@@ -79,11 +83,11 @@ class Terminal:
 
     def step(self, text: str) -> None:
         """See `Progress`."""
-        print(f"{_DONE} {text}", file=self._stream, flush=True)
+        _tell(self._stream, f"{_DONE} {visible(text)}\n")
 
     def warn(self, text: str) -> None:
         """See `Progress`."""
-        print(f"{_WARNING} {text}", file=self._stream, flush=True)
+        _tell(self._stream, f"{_WARNING} {visible(text)}\n")
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
@@ -94,7 +98,7 @@ class Terminal:
             count = 0
             while not over.wait(_FRAME_SECONDS):
                 frame = _FRAMES[count % len(_FRAMES)]
-                print(f"{_CLEAR}{frame} {text}", end="", file=self._stream, flush=True)
+                _tell(self._stream, f"{_CLEAR}{frame} {visible(text)}")
                 count += 1
 
         thread = threading.Thread(target=spin, daemon=True)
@@ -104,12 +108,19 @@ class Terminal:
         finally:
             over.set()
             thread.join()
-            print(_CLEAR, end="", file=self._stream, flush=True)
+            _tell(self._stream, _CLEAR)
 
 
 def choose_progress(*, quiet: bool, stream: TextIO | None = None) -> Progress:
     """The way of telling that fits the stream; standard error unless given."""
-    stream = stream or sys.stderr
+    stream = stream or sys.stderr or io.StringIO()  # the shell's 2>&-
     if quiet:
         return Quiet(stream)
     return Terminal(stream) if stream.isatty() else Lines(stream)
+
+
+def _tell(stream: TextIO, text: str) -> None:
+    """Write `text`; a reader who has gone is no reason to lose a key that has just been made."""
+    with contextlib.suppress(OSError):
+        stream.write(text)
+        stream.flush()

@@ -12,3 +12,13 @@ def one_line(text: object) -> str:
     shown = "".join(c if c.isprintable() else " " for c in str(text))
     shown = " ".join(shown.split())
     return shown if len(shown) <= _MAX else shown[: _MAX - 3] + "..."
+
+
+def visible(text: str) -> str:
+    """`text` of any length on one line, with whatever a terminal would act on escaped.
+
+    Unlike `one_line` it loses nothing: a path with a line break in it can still be recognised.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

@@ -44,6 +44,47 @@ def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> No
     assert not sys.stderr.isatty()
 
 
+class Gone(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+        self.tried: list[str] = []
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def write(self, text: str) -> int:
+        self.tried.append(text)
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nobody_listens(*, terminal: bool, quiet: bool) -> None:
+    stream = Gone(terminal=terminal)
+    assert tell(stream, quiet=quiet) == ""
+    assert "two" in stream.tried[-1]
+
+
+def test_there_is_no_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    choose_progress(quiet=False).step("one")
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Tty()])
+def test_no_text_acts_on_the_terminal(stream: io.StringIO) -> None:
+    teller = choose_progress(quiet=False, stream=stream)
+    teller.step("a\x1b[2J")
+    teller.warn("b\x1b[2J\n")
+    told = stream.getvalue()
+    assert r"a\x1b[2J" in told
+    assert "b\\x1b[2J\\n" in told
+    assert "\x1b[2J" not in told
+    assert told.count("\n") == 2
+
+
 class Spun(Tty):
     """A terminal that knows when a frame has been drawn."""
 

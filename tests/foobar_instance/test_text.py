@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foobar_instance.text import one_line
+from foobar_instance.text import one_line, visible
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,27 @@ def test_always_one_printable_line(text: str) -> None:
     assert shown.isprintable()
     assert len(shown) <= 500
     shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("two  words", "two  words"),
+        ("a\r\nb\tc", r"a\r\nb\tc"),
+        ("\x1b[2J\x9b", r"\x1b[2J\x9b"),
+        ("right\u202eto left", r"right\u202eto left"),
+        ("\u00e9\u4e2d", "\u00e9\u4e2d"),
+        ("\udcff", r"\udcff"),
+        ("x" * 5000, "x" * 5000),
+    ],
+)
+def test_what_is_made_visible(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@given(st.text(st.characters()))
+def test_anything_is_made_visible_on_one_line(text: str) -> None:
+    shown = visible(text)
+    assert shown.isprintable()
+    assert shown == text or not text.isprintable()
