@@ -8,19 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
+from foobar_instance.attestation import AttestationError, parse_attestation
 from foobar_instance.enclave_client import EnclaveClient
-from foobar_instance.errors import EnclaveRefusedError, NotVerifiedError, RelayError
+from foobar_instance.errors import InstanceError, NotVerifiedError, RelayError
 from foobar_instance.files import check_writable, write_file
 from foobar_instance.kms import KmsService
 from foobar_instance.metadata import InstanceIdentity, read_identity
 from foobar_instance.progress import Progress
+from foobar_instance.text import one_line
 from foobar_instance.trust import Trust, key_claims
 from foobar_shared.addresses import Address, VsockAddress, listen
-from foobar_shared.claims import KeyClaims
+from foobar_shared.claims import KeyClaims, parse_key_claims
+from foobar_shared.errors import MessageError
 from foobar_shared.key_policy import key_policy, policy_sha256
 from foobar_shared.messages import NONCE_BYTES, CreateKeyRequest
 from proxy.relay import Relay
+
+_WHAT: Final = "the key's attestation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,14 @@ def create_key(
         nonce=nonce,
     )
     document = _ask(request, places, progress)
-    attestation = trust.fresh(document, "the key's attestation", nonce=nonce, now=now())
-    claims = key_claims(attestation, "the key's attestation")
-    _check_answers_request(claims, identity, attestation.pcrs.get(0, b""))
-    progress.step(f"attestation verified, PCR0 {attestation.pcrs[0].hex()}")
-    write_file(places.attestation, document)
+    try:
+        attestation = trust.fresh(document, _WHAT, nonce=nonce, now=now())
+        claims = key_claims(attestation, _WHAT)
+        _check_answers_request(claims, identity, attestation.pcrs.get(0, b""))
+        progress.step(f"attestation verified, PCR0 {attestation.pcrs[0].hex()}")
+        write_file(places.attestation, document)
+    except InstanceError as error:
+        raise _naming_the_key(error, document) from error
     progress.step(f"key {claims.key_arn}")
     progress.step(f"attestation saved in {places.attestation}")
     return claims
@@ -78,6 +87,21 @@ def _ask(request: CreateKeyRequest, places: Places, progress: Progress) -> bytes
     return document
 
 
+def _naming_the_key(error: InstanceError, document: bytes) -> InstanceError:
+    """The same failure, with the key that costs money if the enclave did make it.
+
+    Nothing of the document need be true: whoever sent it may name a key that is in use.
+    """
+    try:
+        claims = parse_key_claims(parse_attestation(document).user_data)
+    except (AttestationError, MessageError):
+        return error
+    return type(error)(
+        f"{error}; the answer names the key {one_line(claims.key_arn)}: if it was made just now, "
+        "schedule its deletion in KMS"
+    )
+
+
 def _cannot_listen(address: Address, error: OSError) -> RelayError:
     if error.errno in (errno.EACCES, errno.EPERM):
         return RelayError(
@@ -96,16 +120,15 @@ def _check_answers_request(claims: KeyClaims, identity: InstanceIdentity, pcr0: 
     account = claims.key_arn.split(":")[4]
     if claims.region != identity.region or account != identity.account_id:
         raise NotVerifiedError(
-            f"the attested key {claims.key_arn} is not in the region and account that were asked "
-            "for: do not use it"
+            "the attested key is not in the region and account that were asked for: do not use it"
         )
     if not any(pcr0):
-        raise EnclaveRefusedError("the enclave made a key in debug mode: do not use it")
+        raise NotVerifiedError("the enclave made a key in debug mode: do not use it")
     policy = key_policy(
         region=identity.region, account_id=identity.account_id, role=identity.role, pcr0=pcr0
     )
     if claims.policy_sha256 != policy_sha256(policy):
         raise NotVerifiedError(
-            f"the attested key {claims.key_arn} has another key policy than the enclave's PCR0 "
-            "calls for: do not use it"
+            "the attested key has another key policy than the enclave's PCR0 calls for: do not use "
+            "it"
         )

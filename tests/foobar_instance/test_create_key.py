@@ -51,6 +51,7 @@ from tests.foobar_instance.peers import answering
 IDENTITY = InstanceIdentity(
     REGION, ACCOUNT, ROLE, Credentials("ASIAEXAMPLE", "canary-secret", "canary-token")
 )
+DELETE = "if it was made just now, schedule its deletion in KMS"
 Refused = Callable[..., str]
 
 
@@ -198,7 +199,7 @@ def test_debug_mode(enclave: FakeEnclave, refused: Refused, sign: Signer) -> Non
     enclave.pcr0 = DEBUG_PCR0
     refused("the key's attestation does not verify: .*debug", enclave)
     allowing = sign.trust(None, allow_debug=True)
-    refused("a key in debug mode: do not use it", enclave, allowing, EnclaveRefusedError)
+    refused("a key in debug mode: do not use it", enclave, allowing)
 
 
 @pytest.mark.parametrize("user_data", [b"", b"{}", ResultClaims(bytes(32), 1).encode()])
@@ -238,6 +239,45 @@ def test_another_policy(
 def test_an_arn_that_contradicts_the_claims(enclave: FakeEnclave, refused: Refused) -> None:
     enclave.claims = replace(CLAIMS, key_id="another")
     refused("its claims contradict each other", enclave)
+
+
+@pytest.mark.parametrize("wrong", ["nonce", "measurement", "region", "policy"])
+def test_a_key_that_is_not_accepted_is_named(
+    enclave: FakeEnclave, refused: Refused, wrong: str
+) -> None:
+    if wrong == "nonce":
+        enclave.nonce = lambda _: None
+    elif wrong == "measurement":
+        enclave.pcr0 = OTHER_PCR0
+    elif wrong == "region":
+        enclave.claims = replace(CLAIMS, region="eu-west-1")
+    else:
+        enclave.claims = replace(CLAIMS, policy_sha256=bytes(32))
+    text = refused("the answer names the key", enclave)
+    assert text.count(KEY_ARN) == 1
+    assert text.endswith(f"names the key {KEY_ARN}: {DELETE}")
+
+
+def test_a_key_whose_attestation_can_not_be_saved_is_named(
+    enclave: FakeEnclave, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, _: bytes) -> None:
+        raise FileError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(module, "write_file", fail)
+    text = refused("No space left on device", enclave, kind=FileError)
+    assert text.endswith(f"names the key {KEY_ARN}: {DELETE}")
+
+
+def test_a_name_of_any_length_is_no_flood(enclave: FakeEnclave, refused: Refused) -> None:
+    enclave.claims = replace(CLAIMS, key_arn="arn:" + "x" * 600)
+    assert len(refused("the answer names the key arn:xxx", enclave)) < 1000
+
+
+@pytest.mark.parametrize("document", [b"", b"hello", b"\x84" * 5000])
+def test_an_answer_that_names_no_key(refused: Refused, document: bytes) -> None:
+    answer = encode_response(AttestationResponse("createKey", document))
+    assert "names the key" not in refused("does not verify", lambda _: answer)
 
 
 def test_the_enclaves_refusal(refused: Refused) -> None:
