@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from foobar_instance.errors import KmsError, KmsStaleAttestationError
 from foobar_instance.text import one_line
@@ -18,9 +19,12 @@ from foobar_shared.messages import MAX_ENVELOPED_DATA
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
 
+_log: Final = logging.getLogger(__name__)
+
 _HTTPS_PORT: Final = 443
+# All attempts together end within the minute for which the enclave keeps an idle connection.
 _CONFIG: Final = Config(
-    connect_timeout=10, read_timeout=20, retries={"total_max_attempts": 3, "mode": "standard"}
+    connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 3, "mode": "standard"}
 )
 # KMS's wording is no contract: anything about the age of an attestation counts.
 _TOO_OLD: Final = re.compile(
@@ -79,6 +83,7 @@ class KmsService:
             KmsError: KMS refused, can't be reached, or answered without `CiphertextForRecipient`:
                 there is no falling back to a secret that this instance can read.
         """
+        _log.debug("asking %s for the shared secret of %s", self._client.meta.endpoint_url, key_arn)
         try:
             answer = self._client.derive_shared_secret(
                 KeyId=key_arn,
@@ -91,6 +96,11 @@ class KmsService:
             )
         except ClientError as error:
             raise _refused(error) from error
+        except NoCredentialsError as error:
+            raise KmsError(
+                f"KMS can't be asked: {one_line(error)}; run this on the parent instance, or give "
+                "the AWS SDK credentials of its role"
+            ) from error
         except BotoCoreError as error:
             raise KmsError(f"KMS can't be asked: {one_line(error)}") from error
         if answer.get("SharedSecret"):
@@ -100,6 +110,7 @@ class KmsService:
             raise KmsError("KMS answered without CiphertextForRecipient: the enclave can't decrypt")
         if answer.get("KeyId") != key_arn:
             raise KmsError("KMS answered for another key than the attested one")
+        _log.debug("KMS answered %d bytes for the enclave", len(enveloped))
         return enveloped
 
 

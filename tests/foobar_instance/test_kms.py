@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from botocore.stub import Stubber
 
+from foobar_enclave.server import Limits
 from foobar_instance.errors import KmsError, KmsStaleAttestationError
 from foobar_instance.kms import KmsService
 from foobar_shared.addresses import TcpAddress
@@ -206,4 +207,11 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
-    refused(KmsService(REGION), "KMS can't be asked: Unable to locate credentials")
+    error = refused(KmsService(REGION), "KMS can't be asked: Unable to locate credentials")
+    assert "run this on the parent instance" in str(error)
+
+
+def test_all_attempts_end_before_the_enclave_drops_an_idle_connection(kms: KmsService) -> None:
+    settings = vars(kms._client.meta.config)
+    attempt = settings["connect_timeout"] + settings["read_timeout"]
+    assert attempt * settings["retries"]["total_max_attempts"] + 5 < Limits().idle
