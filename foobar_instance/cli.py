@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import logging
 import os
 import sys
@@ -30,7 +29,6 @@ from foobar_instance.options import (
 if TYPE_CHECKING:
     from foobar_instance.attestation import Partition
     from foobar_instance.progress import Progress
-    from foobar_instance.result import Result
     from foobar_instance.trust import Trust
     from foobar_shared.addresses import Address
     from foobar_shared.envelope import Message
@@ -49,11 +47,18 @@ _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 1
     epilog="Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 not verified.",
 )
 @click.version_option(package_name=DISTRIBUTION, prog_name=PROGRAM)
-def cli() -> None:
+@verbosity_options
+def cli(**_: bool) -> None:
     """Talk to the foobar enclave, and verify everything it says.
 
     The parent instance relays but is not trusted: every answer of the enclave is an attestation
     that is verified up to the AWS Nitro root and against the PCR0 that you pin.
+
+    \b
+    On the parent instance, beside foobar-enclave.measurements.json:
+      sudo foobar-instance create-key
+      foobar-instance encrypt --plaintext - < message > ciphertext
+      foobar-instance decrypt --ciphertext - < ciphertext
     """
 
 
@@ -75,7 +80,12 @@ def create_key_command(
 ) -> None:
     """Have the enclave create a KMS key that only its own image can use.
 
-    Run it on the parent instance, as root: sudo foobar-instance create-key
+    Saves the key's attestation, once it is verified, where encrypt and decrypt look for it. Run
+    it on the parent instance, as root: the relay's vsock port is below 1024.
+
+    \b
+      sudo foobar-instance create-key
+      sudo foobar-instance create-key --pcr0 HEX --attestation-path key.out
     """
     from foobar_instance.create_key import Places, create_key
 
@@ -98,21 +108,23 @@ def create_key_command(
 def encrypt_command(attestation_path: Path, plaintext: str, **common: Any) -> None:
     """Encrypt to the attested key, on any machine, with no network.
 
-    Prints the ciphertext message. Bytes of any content come through standard input:
+    Verifies the key's attestation first, and prints the ciphertext message. TEXT shows in the list
+    of processes: give a secret through standard input, where bytes of any content do.
 
-        foobar-instance encrypt --plaintext - < message
+    \b
+      foobar-instance encrypt --plaintext "attack at dawn"
+      foobar-instance encrypt --plaintext - < message
     """
     from foobar_instance.encrypt import encrypt
     from foobar_instance.errors import UsageError
-    from foobar_instance.files import read_file, read_stdin, write_stdout
+    from foobar_instance.files import read_stdin, write_stdout
     from foobar_shared.envelope import MAX_PLAINTEXT
 
     _, trust = _set_up(common)
     data = read_stdin(limit=MAX_PLAINTEXT) if plaintext == "-" else os.fsencode(plaintext)
     if len(data) > MAX_PLAINTEXT:
         raise UsageError(f"the plaintext is longer than {MAX_PLAINTEXT} bytes: split it")
-    document = read_file(attestation_path, limit=MAX_DOCUMENT)
-    write_stdout(encrypt(data, document, trust))
+    write_stdout(encrypt(data, _key_document(attestation_path), trust))
 
 
 @cli.command("decrypt")
@@ -133,21 +145,29 @@ def decrypt_command(
 ) -> None:
     """Have the enclave decrypt a message and count its letters 'a'.
 
-    foobar-instance encrypt --plaintext - < message | foobar-instance decrypt --ciphertext -
+    Prints the count once it is verified that the enclave has computed it for this very message.
+
+    \b
+      foobar-instance decrypt --ciphertext - < ciphertext
+      foobar-instance encrypt --plaintext - < message |
+        foobar-instance decrypt --ciphertext -
     """
     from foobar_instance.decrypt import decrypt
-    from foobar_instance.files import read_file, write_file, write_stdout
+    from foobar_instance.files import check_writable, write_file, write_stdout
     from foobar_instance.proof import proof_of
+    from foobar_instance.result import as_json_text, as_line
 
     progress, trust = _set_up(common)
     message = _message(ciphertext)
-    document = read_file(attestation_path, limit=MAX_DOCUMENT)
+    document = _key_document(attestation_path)
+    if proof is not None:
+        check_writable(proof)
     address = _address("--enclave", enclave)
     result = decrypt(message, document, address, trust, progress, now=_now)
     if proof is not None:
         write_file(proof, proof_of(result).encode())
         progress.step(f"proof saved in {proof}")
-    write_stdout(_result_json(result) if as_json else f"Count 'a': {result.count}")
+    write_stdout(as_json_text(result) if as_json else as_line(result))
 
 
 @cli.command("verify")
@@ -169,10 +189,14 @@ def verify_command(
 
     Needs the proof, the ciphertext message that it is for, and the PCR0 of the enclave that you
     trust. docs/proof.md says what a proof proves, and what it does not.
+
+    \b
+      foobar-instance verify --proof result.json --pcr0 HEX --ciphertext - < ciphertext
     """
     from foobar_instance.errors import NotVerifiedError
     from foobar_instance.files import read_file, write_stdout
     from foobar_instance.proof import MAX_PROOF, parse_proof, verify_proof
+    from foobar_instance.result import as_json_text, as_text
 
     _, trust = _set_up(common)
     message = _message(ciphertext)
@@ -184,7 +208,7 @@ def verify_command(
                 f"the proof is for another key than the one that {attestation_path} attests"
             )
     result = verify_proof(parsed, message, trust)
-    write_stdout(_result_json(result) if as_json else _result_text(result))
+    write_stdout(as_json_text(result) if as_json else as_text(result))
 
 
 @cli.command("describe")
@@ -196,9 +220,10 @@ def verify_command(
     help="Root certificate (PEM) to verify under instead of AWS's packaged one.",
 )
 @partition_option
+@verbosity_options
 @option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def describe_command(
-    path: Path, root_path: Path | None, partition: Partition, as_json: bool
+    path: Path, root_path: Path | None, partition: Partition, as_json: bool, **common: Any
 ) -> None:
     """Show any Nitro Enclave's attestation document: raw, base64 or hexadecimal.
 
@@ -209,11 +234,11 @@ def describe_command(
     from foobar_instance.errors import NotVerifiedError
     from foobar_instance.files import read_file, read_stdin, write_stdout
     from foobar_instance.pinning import load_root
-    from foobar_instance.progress import choose_progress
 
+    progress = _tell(common)
     limit = describe.MAX_INPUT
     data = read_stdin(limit=limit) if str(path) == "-" else read_file(path, limit=limit)
-    root = load_root(root_path, partition, choose_progress(quiet=False))
+    root = load_root(root_path, partition, progress)
     name = str(root_path) if root_path else f"AWS's root for the partition {partition}"
     description = describe.describe(describe.decode_input(data), root, name, now=_now())
     write_stdout(describe.as_json(description) if as_json else describe.as_text(description))
@@ -223,16 +248,19 @@ def describe_command(
 
 @cli.command("measure")
 @click.argument("image", type=click.Path(path_type=Path))
-def measure_command(image: Path) -> None:
+@verbosity_options
+def measure_command(image: Path, **common: Any) -> None:
     """Compute the PCRs of an enclave image file (EIF), without nitro-cli.
 
-    Prints the JSON that nitro-cli build-enclave prints, for --measurements:
+    Prints the JSON that nitro-cli build-enclave prints, for --measurements.
 
-        foobar-instance measure IMAGE.eif > foobar-enclave.measurements.json
+    \b
+      foobar-instance measure IMAGE.eif > foobar-enclave.measurements.json
     """
     from foobar_instance.eif import measure_image
     from foobar_instance.files import write_stdout
 
+    _tell(common)
     write_stdout(measure_image(image).as_nitro_cli_json())
 
 
@@ -275,7 +303,10 @@ def _reported(error: Exception) -> tuple[str, int]:
 
 
 def _fail(text: str, exit_code: int) -> int:
-    click.echo(f"error: {text}", err=True)
+    from foobar_instance.text import visible
+
+    with contextlib.suppress(OSError):  # whoever read it has gone: the exit code still tells
+        click.echo(f"error: {visible(text)}", err=True)
     return exit_code
 
 
@@ -286,13 +317,22 @@ def _help_of(error: click.UsageError) -> str:
 def _set_up(common: dict[str, Any]) -> tuple[Progress, Trust]:
     """Logging and progress, and what to trust, from the options that every command has."""
     from foobar_instance.pinning import TrustOptions, make_trust
-    from foobar_instance.progress import choose_progress
 
-    _log_to_stderr(verbose=common.pop("verbose"))
-    progress = choose_progress(quiet=common.pop("quiet"))
+    progress = _tell(common)
     if common["trust_any_enclave"]:
         _ignore_environment_measurements(common)
     return progress, make_trust(TrustOptions(**common), progress)
+
+
+def _tell(common: dict[str, Any]) -> Progress:
+    """Logging and progress; -q and -v count before the command's name as after it."""
+    from foobar_instance.logs import log_to_stderr
+    from foobar_instance.progress import choose_progress
+
+    group = click.get_current_context().find_root().params
+    quiet, verbose = (common.pop(name) or group[name] for name in ("quiet", "verbose"))
+    log_to_stderr(verbose=verbose)
+    return choose_progress(quiet=quiet)
 
 
 def _ignore_environment_measurements(common: dict[str, Any]) -> None:
@@ -306,17 +346,6 @@ def _ignore_environment_measurements(common: dict[str, Any]) -> None:
     )
 
 
-def _log_to_stderr(*, verbose: bool) -> None:
-    """Debug logs of this project alone: the AWS SDK's would show requests with credentials."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("foobar_instance", "proxy"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.propagate = False
-        logger.setLevel(logging.DEBUG if verbose else logging.ERROR)
-
-
 def _address(name: str, text: str) -> Address:
     from foobar_shared.addresses import parse_address
     from foobar_shared.errors import AddressError
@@ -325,6 +354,18 @@ def _address(name: str, text: str) -> Address:
         return parse_address(text)
     except AddressError as error:
         raise click.BadParameter(str(error), param_hint=name) from error
+
+
+def _key_document(path: Path) -> bytes:
+    from foobar_instance.errors import FileError
+    from foobar_instance.files import read_file
+
+    try:
+        return read_file(path, limit=MAX_DOCUMENT)
+    except FileError as error:
+        raise FileError(
+            f"{error}; create-key saves a key's attestation, --attestation-path says where it is"
+        ) from error
 
 
 def _message(ciphertext: str) -> Message:
@@ -341,33 +382,6 @@ def _message(ciphertext: str) -> Message:
         return parse_message(text.strip())
     except EnvelopeError as error:
         raise NotVerifiedError(f"{error}; give what `encrypt` printed") from error
-
-
-def _result_json(result: Result) -> str:
-    attestation = result.attestation
-    return json.dumps(
-        {
-            "count": result.count,
-            "keyArn": result.key.key_arn,
-            "pcr0": attestation.pcrs[0].hex(),
-            "moduleId": attestation.module_id,
-            "timestamp": attestation.timestamp.isoformat(timespec="milliseconds"),
-            "requestSha256": hashlib.sha256(result.request_line).hexdigest(),
-        },
-        indent=2,
-    )
-
-
-def _result_text(result: Result) -> str:
-    attestation = result.attestation
-    return "\n".join(
-        (
-            f"Count 'a': {result.count}",
-            f"computed:  {attestation.timestamp:%Y-%m-%d %H:%M:%S} UTC",
-            f"by PCR0:   {attestation.pcrs[0].hex()}",
-            f"key:       {result.key.key_arn}",
-        )
-    )
 
 
 def _now() -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from types import TracebackType
 from typing import Final, Self
@@ -12,6 +13,8 @@ from foobar_shared.addresses import Address, connect
 from foobar_shared.errors import MessageError
 from foobar_shared.framing import LineSocket
 from foobar_shared.messages import ErrorResponse, Request, encode_request, name_of, parse_response
+
+_log: Final = logging.getLogger(__name__)
 
 _CONNECT_SECONDS: Final = 5.0
 _SEND_SECONDS: Final = 10.0
@@ -35,6 +38,7 @@ class EnclaveClient:
                 f"no enclave answers at {address} ({error.strerror or 'timed out'}): start it, or "
                 "name its address with --enclave"
             ) from error
+        _log.debug("connected to the enclave at %s", address)
         self._lines = LineSocket(self._socket)
 
     def __enter__(self) -> Self:
@@ -59,6 +63,7 @@ class EnclaveClient:
 
     def ask_line(self, line: bytes, name: str) -> bytes:
         """As `ask`, with the request line given."""
+        _log.debug("asking %s in %d bytes", name, len(line))
         try:
             self._lines.send_line(line, within=_SEND_SECONDS)
             answer = self._lines.read_line(idle=_ANSWER_SECONDS, within=_LINE_SECONDS)
@@ -70,6 +75,7 @@ class EnclaveClient:
             raise EnclaveUnavailableError(
                 "the enclave closed the connection without an answer: see its console"
             )
+        _log.debug("answered in %d bytes", len(answer))
         return _attestation(answer, name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from dataclasses import dataclass
 
 from foobar_instance.attestation import Attestation
@@ -55,3 +56,37 @@ def attested_count(attestation: Attestation, request_line: bytes) -> int:
             "the result's attestation is for another request than the one that was sent"
         )
     return claims.count
+
+
+def as_line(result: Result) -> str:
+    """The count alone, as the original prints it."""
+    return f"Count 'a': {result.count}"
+
+
+def as_text(result: Result) -> str:
+    """The count, when it was computed, by which enclave image, and under which key."""
+    attestation = result.attestation
+    return "\n".join(
+        (
+            as_line(result),
+            f"computed:  {attestation.timestamp:%Y-%m-%d %H:%M:%S} UTC",
+            f"by PCR0:   {attestation.pcrs[0].hex()}",
+            f"key:       {result.key.key_arn}",
+        )
+    )
+
+
+def as_json_text(result: Result) -> str:
+    """An indented JSON object of the count and what it rests on."""
+    attestation = result.attestation
+    return json.dumps(
+        {
+            "count": result.count,
+            "keyArn": result.key.key_arn,
+            "pcr0": attestation.pcrs[0].hex(),
+            "moduleId": attestation.module_id,
+            "timestamp": attestation.timestamp.isoformat(timespec="milliseconds"),
+            "requestSha256": hashlib.sha256(result.request_line).hexdigest(),
+        },
+        indent=2,
+    )

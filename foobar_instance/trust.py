@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,6 +18,8 @@ from foobar_shared.aws_names import check_account_id, check_region, partition_of
 from foobar_shared.claims import KeyClaims, parse_key_claims
 from foobar_shared.envelope import load_p256_public_key
 from foobar_shared.errors import EnvelopeError, MessageError, NameFormatError
+
+_log: Final = logging.getLogger(__name__)
 
 MAX_AGE: Final = timedelta(minutes=5)
 """How old an answer may be that was asked for just now."""
@@ -46,11 +49,13 @@ class Trust:
             NotVerifiedError: a rule is broken; `what` names the document.
         """
         try:
-            return self.verifier.verify(
+            attestation = self.verifier.verify(
                 document, measurements=self.measurements, allow_debug=self.allow_debug
             )
         except AttestationError as error:
             raise refusal(what, error) from error
+        _log_verified(what, attestation)
+        return attestation
 
     def fresh(self, document: bytes, what: str, *, nonce: bytes, now: datetime) -> Attestation:
         """An answer to a request of just now, which carries its nonce.
@@ -59,7 +64,7 @@ class Trust:
             NotVerifiedError: a rule is broken; `what` names the document.
         """
         try:
-            return self.verifier.verify(
+            attestation = self.verifier.verify(
                 document,
                 at=now,
                 measurements=self.measurements,
@@ -69,6 +74,8 @@ class Trust:
             )
         except AttestationError as error:
             raise refusal(what, error) from error
+        _log_verified(what, attestation)
+        return attestation
 
 
 def refusal(what: str, error: AttestationError) -> NotVerifiedError:
@@ -100,6 +107,10 @@ def key_claims(attestation: Attestation, what: str) -> KeyClaims:
     if not consistent:
         raise NotVerifiedError(f"{what} does not attest a key: its claims contradict each other")
     return claims
+
+
+def _log_verified(what: str, attestation: Attestation) -> None:
+    _log.debug("%s verifies: %s at %s", what, attestation.module_id, attestation.timestamp)
 
 
 def _arn_parts(arn: str) -> tuple[str, str, str, str]:

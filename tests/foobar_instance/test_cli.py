@@ -179,7 +179,9 @@ def test_wrong_usage(shell: Run, arguments: list[str], words: str) -> None:
     assert words in ran.error
 
 
-@pytest.mark.parametrize("address", ["", "vsock:16", "unix:", "nowhere", "vsock:16:99999999999"])
+@pytest.mark.parametrize(
+    "address", ["", "vsock:16", "unix:", "nowhere", "vsock:16:99999999999", "a..b:1"]
+)
 def test_a_malformed_address(shell: Run, address: str) -> None:
     for command in (["decrypt", "--ciphertext", MESSAGE], ["create-key"]):
         ran = shell(*command, *PINNED, "--enclave", address)
@@ -257,6 +259,62 @@ def test_quiet_hides_no_warning(shell: Run) -> None:
     assert ran.stderr.splitlines() == [OTHER_ROOT, ANY]
 
 
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(
+    ("flag", "told"), [("-q", set()), ("-v", {"step", "log"}), ("--verbose", {"step", "log"})]
+)
+def test_quiet_and_verbose_count_before_and_after_the_command(
+    shell: Run, flag: str, told: set[str], *, before: bool
+) -> None:
+    rest = ("--ciphertext", MESSAGE, "--enclave", "unix:/nonexistent", *PINNED)
+    ran = shell(flag, "decrypt", *rest) if before else shell("decrypt", flag, *rest)
+    assert ran.error.startswith("no enclave answers")
+    seen = {
+        "step": "\nkey attestation verified" in ran.stderr,
+        "log": "DEBUG foobar_instance.trust: the key's attestation verifies" in ran.stderr,
+    }
+    assert {name for name, there in seen.items() if there} == told
+
+
+def test_the_environment_quiets_every_command(shell: Run) -> None:
+    ran = shell("encrypt", "--plaintext", "x", *PINNED, FOOBAR_VERBOSE="1")
+    assert "DEBUG foobar_instance" in ran.stderr
+    ran = shell(
+        "decrypt", "--ciphertext", MESSAGE, "--enclave", "unix:/x", *PINNED, FOOBAR_QUIET="1"
+    )
+    assert len(ran.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("command", ["describe", "measure"])
+def test_quiet_and_verbose_are_options_of_all(shell: Run, command: str) -> None:
+    for flag in ("-q", "-v"):
+        assert shell(command, flag, "missing").error.startswith("cannot read missing")
+
+
+def test_a_path_can_not_write_to_the_terminal(shell: Run) -> None:
+    ran = shell("encrypt", "--plaintext", "x", *PINNED, "--attestation-path", "a\x1b[2J\nerror: b")
+    assert ran.error.startswith(r"cannot read a\x1b[2J\nerror: b: No such file")
+
+
+def test_nor_can_an_option(shell: Run) -> None:
+    assert r"'--bo\x1b[2Jgus'" in shell("encrypt", "--bo\x1b[2Jgus").error
+
+
+def test_nor_can_the_path_of_a_root(shell: Run, folder: Path) -> None:
+    (folder / "a\nb").write_bytes((folder / "root.pem").read_bytes())
+    ran = shell("encrypt", "--plaintext", "x", "--rootPath", "a\nb", "--pcr0", PCR0.hex())
+    assert ran.warnings == [r"warning: trusting the root in a\nb instead of AWS's"]
+
+
+def test_a_proof_that_can_not_be_saved_is_known_before_anything_is_asked(
+    shell: Run, folder: Path
+) -> None:
+    rest = ("--ciphertext", MESSAGE, "--enclave", "unix:/nonexistent", *PINNED)
+    ran = shell("decrypt", "--proof", str(folder), *rest)
+    assert ran.code == 1
+    assert ran.error == f"cannot write {folder}: it is a folder"
+
+
 def test_another_enclave_is_not_verified(shell: Run) -> None:
     ran = shell("encrypt", "--plaintext", "x", *ROOT, "--pcr0", OTHER_PCR0.hex())
     assert ran.code == 3
@@ -273,7 +331,9 @@ def test_no_attestation(shell: Run, folder: Path) -> None:
     (folder / "attestation.out").unlink()
     ran = shell("encrypt", "--plaintext", "x", *PINNED)
     assert ran.code == 1
-    assert ran.error == "cannot read attestation.out: No such file or directory"
+    assert ran.error.startswith("cannot read attestation.out: No such file or directory; ")
+    assert "create-key saves" in ran.error
+    assert "--attestation-path" in ran.error
 
 
 def test_no_enclave(shell: Run, folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from foobar_shared.envelope import parse_message
 from tests.foobar_instance.documents import PCR0, Signer
 
 SECONDS = 30
@@ -93,3 +94,23 @@ def test_a_stream_that_is_full_or_closed(encrypting: list[str], redirect: str, w
     code, stderr = process(encrypting, redirect=redirect)
     assert code == 1
     assert stderr.splitlines()[1:] == [f"error: {words}"]
+
+
+@pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full"])
+def test_a_result_needs_no_standard_error(encrypting: list[str], redirect: str) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "-m", "foobar_instance",
+         *encrypting],
+        input=b"banana",
+        stdout=subprocess.PIPE,
+        timeout=SECONDS,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    parse_message(done.stdout.decode().removesuffix("\n"))
+
+
+@pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full"])
+def test_nor_does_an_exit_code(encrypting: list[str], redirect: str) -> None:
+    code, stderr = process([*encrypting, "--pcr", "1=" + "ff" * 48], redirect=redirect)
+    assert (code, stderr) == (3, "")
