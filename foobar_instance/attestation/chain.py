@@ -203,9 +203,14 @@ def _reason(error: VerificationError) -> str:
 
 def _load(der: bytes, rule: Rule, which: str) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(der)
+        certificate = x509.load_der_x509_certificate(der)
     except Exception as error:  # InvalidVersion, for one, is no ValueError
         raise rule.broken(f"{which} does not parse") from error
+    # Whole octets (RFC 3279 section 2.2.3): the count of unused bits, which nothing
+    # signs and the library does not look at, precedes them.
+    if not der.endswith(b"\0" + certificate.signature):
+        raise rule.broken(f"{which} has a signature that is not whole octets")
+    return certificate
 
 
 def _trusted_chain(leaf: x509.Certificate, bundle: list[x509.Certificate]) -> TrustedChain:

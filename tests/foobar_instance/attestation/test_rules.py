@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from emulator.documents import ES384_PROTECTED, encode_payload, sign_document
+from emulator.pki import NitroChain
 from foobar_instance.attestation import (
     Attestation,
     AttestationError,
@@ -110,6 +111,31 @@ def half_swapped() -> bytes:
 
 def other_key_signed() -> bytes:
     return sign_document(fields(), ec.generate_private_key(ec.SECP384R1()))
+
+
+def unused_bit(der: bytes) -> bytes:
+    """The certificate with one of its signature's bits declared unused, which must be zero."""
+    size = len(x509.load_der_x509_certificate(der).signature)
+    return der[: -size - 1] + b"\1" + der[-size:-1] + bytes([der[-1] & 0xFE])
+
+
+def even_signature() -> NitroChain:
+    """A chain whose two lowest signatures end in a zero bit, so that it may be declared unused."""
+    while True:
+        given = pki().issue(MODULE_ID, now=NOW)
+        if not (given.certificate[-1] | given.cabundle[-1][-1]) & 1:
+            return given
+
+
+def unused_bit_of_leaf() -> Attestation:
+    given = even_signature()
+    return check(document(replace(given, certificate=unused_bit(given.certificate))))
+
+
+def unused_bit_of_authority() -> Attestation:
+    given = even_signature()
+    bundle = (*given.cabundle[:-1], unused_bit(given.cabundle[-1]))
+    return check(document(replace(given, cabundle=bundle)))
 
 
 def extra_certificate() -> Attestation:
@@ -280,6 +306,7 @@ BREAKERS: Mapping[str, list[Check]] = {
         lambda: check(document(certificate=chain().certificate + bytes(1024))),
         lambda: check(document(certificate=b"\x03\x04")),
         lambda: check(document(certificate=chain().certificate + b"\0")),
+        unused_bit_of_leaf,
     ],
     r.CABUNDLE.name: [
         lambda: check(document(cabundle=[])),
@@ -290,6 +317,7 @@ BREAKERS: Mapping[str, list[Check]] = {
         lambda: check(document(cabundle=[*chain().cabundle, bytes(1025)])),
         lambda: check(document(cabundle=[*chain().cabundle, b"\x30\x00"])),
         lambda: check(document(cabundle=[chain().cabundle[0]] * 9)),
+        unused_bit_of_authority,
     ],
     r.OPTIONAL_FIELDS.name: [
         *(
