@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
@@ -22,6 +23,7 @@ from foobar_instance.attestation import (
     parse_attestation,
     verify_attestation,
 )
+from tests.foobar_instance.attestation import forge
 from tests.foobar_instance.attestation.forge import (
     INSTANCE,
     LEAF,
@@ -124,6 +126,20 @@ def test_what_cryptography_warns_of_is_not_printed(
     )
     assert done.stderr == ""
     assert done.stdout.strip()
+
+
+def test_an_authority_s_key_usage_has_to_be_critical(monkeypatch: pytest.MonkeyPatch) -> None:
+    extensions = forge._extensions
+
+    def lax(link: forge.Link) -> Iterator[tuple[x509.ExtensionType, bool]]:
+        for extension, critical in extensions(link):
+            yield extension, critical and not isinstance(extension, x509.KeyUsage)
+
+    monkeypatch.setattr(forge, "_extensions", lax)
+    given = forge.usual()
+    with pytest.raises(UntrustedCertificate, match="incorrect criticality") as caught:
+        verify_attestation(document(given.chain), root=given.root)
+    assert caught.value.rule == "chain-path"
 
 
 def test_authorities_that_certify_each_other_are_not_followed_for_long() -> None:
