@@ -161,7 +161,12 @@ def test_the_whole_conversation(
     assert question["key_arn"] == KEY_ARN
     assert question["ephemeral_key"] == MESSAGE.ephemeral_key
     assert told.warnings == []
-    assert told.steps[0] == f"key attestation verified: {KEY_ARN}"
+    assert told.steps == [
+        f"key attestation verified: {KEY_ARN}",
+        "enclave attestation verified",
+        "KMS answered: shared secret, encrypted to the enclave",
+        "result verified: its attestation is for this very request",
+    ]
 
 
 def test_no_two_nonces_are_alike(

@@ -101,6 +101,11 @@ def test_too_old(sign: Signer) -> None:
     assert "check the clock of this machine" in text
 
 
+def test_just_now_is_five_minutes(sign: Signer) -> None:
+    now = NOW + timedelta(minutes=5)
+    assert sign.trust().fresh(sign(nonce=NONCE), WHAT, nonce=NONCE, now=now).pcrs[0] == PCR0
+
+
 def test_from_the_future(sign: Signer) -> None:
     assert "clock" in refused_fresh(sign.trust(), sign(nonce=NONCE), after=timedelta(minutes=-6))
 
