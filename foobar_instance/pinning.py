@@ -99,7 +99,7 @@ def _expected(options: TrustOptions) -> dict[int, bytes]:
     sources: list[Measurements] = []
     path = options.measurements
     given = path or options.pcr0 or options.pcrs or options.trust_any_enclave
-    if path is None and not given and DEFAULT_MEASUREMENTS.exists():
+    if not given and DEFAULT_MEASUREMENTS.exists():
         path = DEFAULT_MEASUREMENTS
     if path is not None:
         sources.append(Measurements.from_nitro_cli_json(path))
