@@ -266,7 +266,9 @@ def measure_command(image: Path, **common: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with its exit code."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    _empty_streams()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -274,7 +276,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = cli.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
     except NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        _say(error.format_message())
         return error.exit_code
     except click.UsageError as error:
         return _fail(f"{error.format_message()} (see {_help_of(error)})", error.exit_code)
@@ -288,12 +290,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _reported(error: Exception) -> tuple[str, int]:
     from foobar_instance.errors import InstanceError
-    from foobar_shared.errors import EnvelopeError, SharedError
+    from foobar_shared.errors import SharedError
 
     if isinstance(error, InstanceError):
         return str(error), error.exit_code
-    if isinstance(error, EnvelopeError):
-        return str(error), 2
     if isinstance(error, SharedError):
         return str(error), 1
     # Where it happened, without the exception's text: that may quote what it failed on.
@@ -305,9 +305,23 @@ def _reported(error: Exception) -> tuple[str, int]:
 def _fail(text: str, exit_code: int) -> int:
     from foobar_instance.text import visible
 
-    with contextlib.suppress(OSError):  # whoever read it has gone: the exit code still tells
-        click.echo(f"error: {visible(text)}", err=True)
+    _say(f"error: {visible(text)}")
     return exit_code
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # whoever read it has gone: the exit code still tells
+        click.echo(text, err=True)
+
+
+def _empty_streams() -> None:
+    """What a broken stream still holds would make Python exit with 120, whatever the code is."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # the shell's >&-
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _help_of(error: click.UsageError) -> str:

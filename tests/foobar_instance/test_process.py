@@ -53,6 +53,11 @@ def test_help_is_quick(arguments: list[str]) -> None:
     assert imports_of(*arguments) == []
 
 
+def environment() -> dict[str, str]:
+    """With Python's usual buffers: what they hold at the end is written then, or can't be."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 def process(
     arguments: list[str], *, stdout: int | None = subprocess.PIPE, redirect: str = ""
 ) -> tuple[int, str]:
@@ -64,6 +69,7 @@ def process(
         stdout=stdout,
         stderr=subprocess.PIPE,
         timeout=SECONDS,
+        env=environment(),
         check=False,
     )  # fmt: skip
     return done.returncode, done.stderr.decode()
@@ -104,6 +110,7 @@ def test_a_result_needs_no_standard_error(encrypting: list[str], redirect: str) 
         input=b"banana",
         stdout=subprocess.PIPE,
         timeout=SECONDS,
+        env=environment(),
         check=False,
     )  # fmt: skip
     assert done.returncode == 0
