@@ -1,10 +1,16 @@
 """What most tests of the command line's parts start from."""
 
-from collections.abc import Iterator
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from foobar_instance.cli import run
 from tests.foobar_instance.documents import Signer
 
 
@@ -35,3 +41,61 @@ def told() -> Told:
 @pytest.fixture(scope="session")
 def sign() -> Signer:
     return Signer.create()
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The one line that says what was wrong, the last; nothing has been printed."""
+        lines = self.stderr.splitlines()
+        assert self.stdout == ""
+        assert [line.startswith("error: ") for line in lines].count(True) == 1
+        assert lines[-1].startswith("error: ")
+        assert "Traceback" not in self.stderr
+        return lines[-1].removeprefix("error: ")
+
+    @property
+    def warnings(self) -> list[str]:
+        return [line for line in self.stderr.splitlines() if line.startswith("warning: ")]
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: Signer) -> Path:
+    """The current folder: a key's attestation and the root that it is under."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("MEASUREMENTS", "ROOT_PATH", "PCR0", "ENCLAVE", "ATTESTATION_PATH", "QUIET"):
+        monkeypatch.delenv(f"FOOBAR_{name}", raising=False)
+    (tmp_path / "root.pem").write_bytes(sign.root_pem)
+    (tmp_path / "attestation.out").write_bytes(sign.key())
+    return tmp_path
+
+
+@pytest.fixture
+def shell(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Runs a command line in `folder`."""
+
+    def shell(*arguments: str, stdin: bytes = b"", **environment: str) -> Ran:
+        assert Path.cwd() == folder
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            code = run(arguments)
+        return Ran(code, *capsys.readouterr())
+
+    loggers = [logging.getLogger(name) for name in ("foobar_instance", "proxy")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    yield shell
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)

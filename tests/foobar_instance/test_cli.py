@@ -1,11 +1,7 @@
 """The command line: its options, exit codes, and one line for each error."""
 
-import io
-import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -14,71 +10,15 @@ import pytest
 from foobar_instance.cli import cli, main, run
 from foobar_shared import envelope
 from foobar_shared.envelope import MAX_MESSAGE, MAX_PLAINTEXT
-from tests.foobar_instance.documents import OTHER_PCR0, PCR0, PUBLIC_KEY, Signer
+from foobar_shared.errors import NameFormatError
+from tests.foobar_instance.conftest import Run
+from tests.foobar_instance.documents import OTHER_PCR0, PCR0, PUBLIC_KEY
 
 MESSAGE = envelope.encrypt(b"banana", PUBLIC_KEY)
 ROOT = ("--root-path", "root.pem")
 PINNED = (*ROOT, "--pcr0", PCR0.hex())
 ANY = "warning: any enclave is trusted, whatever its code: no measurement is compared"
 OTHER_ROOT = "warning: trusting the root in root.pem instead of AWS's"
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def error(self) -> str:
-        """The one line that says what was wrong, the last; nothing has been printed."""
-        lines = self.stderr.splitlines()
-        assert self.stdout == ""
-        assert [line.startswith("error: ") for line in lines].count(True) == 1
-        assert lines[-1].startswith("error: ")
-        assert "Traceback" not in self.stderr
-        return lines[-1].removeprefix("error: ")
-
-    @property
-    def warnings(self) -> list[str]:
-        return [line for line in self.stderr.splitlines() if line.startswith("warning: ")]
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: Signer) -> Path:
-    """The current folder: a key's attestation and the root that it is under."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("MEASUREMENTS", "ROOT_PATH", "PCR0", "ENCLAVE", "ATTESTATION_PATH", "QUIET"):
-        monkeypatch.delenv(f"FOOBAR_{name}", raising=False)
-    (tmp_path / "root.pem").write_bytes(sign.root_pem)
-    (tmp_path / "attestation.out").write_bytes(sign.key())
-    return tmp_path
-
-
-@pytest.fixture
-def shell(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """Runs a command line in `folder`."""
-
-    def shell(*arguments: str, stdin: bytes = b"", **environment: str) -> Ran:
-        assert Path.cwd() == folder
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            code = run(arguments)
-        return Ran(code, *capsys.readouterr())
-
-    loggers = [logging.getLogger(name) for name in ("foobar_instance", "proxy")]
-    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
-    yield shell
-    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
 
 
 PINS = {
@@ -407,6 +347,12 @@ def test_verbose_shows_where_but_not_the_errors_text(
     assert "in encrypt_command" in ran.stderr
     assert "canary" not in ran.stderr
     assert ran.error.startswith("unexpected ValueError")
+
+
+def test_an_error_of_the_shared_parts(shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, NameFormatError("not a valid AWS region"))
+    ran = shell("encrypt", "--plaintext", "x", *PINNED)
+    assert (ran.code, ran.error) == (1, "not a valid AWS region")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])

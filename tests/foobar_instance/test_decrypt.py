@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -20,14 +20,11 @@ from foobar_instance.errors import (
 )
 from foobar_instance.result import Result
 from foobar_instance.trust import Trust
-from foobar_shared import envelope
 from foobar_shared.addresses import UnixAddress
 from foobar_shared.claims import ResultClaims
 from foobar_shared.messages import (
-    AttestationResponse,
     DecryptRequest,
     ErrorResponse,
-    GetAttestationRequest,
     encode_response,
     parse_request,
 )
@@ -38,72 +35,11 @@ from tests.foobar_instance.documents import (
     KEY_ARN,
     NOW,
     OTHER_PCR0,
-    PCR0,
-    PUBLIC_KEY,
     REGION,
     Signer,
 )
+from tests.foobar_instance.fakes import MESSAGE, FakeEnclave, FakeKms
 from tests.foobar_instance.peers import answering
-
-MESSAGE = envelope.parse_message(envelope.encrypt(b"banana", PUBLIC_KEY))
-
-
-@dataclass
-class FakeEnclave:
-    """Answers as an enclave does, unless a test changes how."""
-
-    sign: Signer
-    pcr0: bytes = PCR0
-    timestamp: datetime = NOW
-    key_nonce: Callable[[bytes], bytes | None] = lambda nonce: nonce
-    result_nonce: Callable[[bytes], bytes | None] = lambda nonce: nonce
-    result: Callable[[bytes], bytes | None] = lambda line: ResultClaims(
-        hashlib.sha256(line).digest(), 3
-    ).encode()
-    result_pcr0: bytes | None = None
-    result_timestamp: datetime | None = None
-    lines: list[bytes] = field(default_factory=list)
-
-    def __call__(self, line: bytes) -> bytes:
-        self.lines.append(line)
-        request = parse_request(line)
-        if isinstance(request, GetAttestationRequest):
-            assert request.nonce is not None
-            document = self.sign(
-                nonce=self.key_nonce(request.nonce), pcr0=self.pcr0, timestamp=self.timestamp
-            )
-            return encode_response(AttestationResponse("getAttestation", document))
-        assert isinstance(request, DecryptRequest)
-        assert request.challenge is not None
-        document = self.sign(
-            self.result(line),
-            nonce=self.result_nonce(request.challenge),
-            pcr0=self.pcr0 if self.result_pcr0 is None else self.result_pcr0,
-            timestamp=self.result_timestamp or self.timestamp,
-        )
-        return encode_response(AttestationResponse("decrypt", document))
-
-    def requests(self) -> list[str]:
-        return [type(parse_request(line)).__name__ for line in self.lines]
-
-
-@dataclass
-class FakeKms:
-    """KMS that raises each of `errors` in turn and then answers."""
-
-    errors: list[InstanceError] = field(default_factory=list)
-    region: str = ""
-    asked: list[dict[str, object]] = field(default_factory=list)
-
-    def __call__(self, region: str) -> "FakeKms":
-        self.region = region
-        return self
-
-    def derive_shared_secret(self, **question: object) -> bytes:
-        self.asked.append(question)
-        if self.errors:
-            raise self.errors.pop(0)
-        return b"enveloped"
 
 
 @pytest.fixture

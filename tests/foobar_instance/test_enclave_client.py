@@ -154,3 +154,14 @@ def test_a_request_that_is_too_long_is_not_sent() -> None:
         pytest.raises(EnclaveUnavailableError, match="longer than"),
     ):
         client.ask_line(b"x" * MAX_LINE, "decrypt")
+
+
+def test_an_enclave_that_takes_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*_: object, seconds: float) -> socket.socket:
+        raise TimeoutError(f"after {seconds}")
+
+    monkeypatch.setattr(enclave_client, "connect", connect)
+    with pytest.raises(
+        EnclaveUnavailableError, match=r"no enclave answers at unix:/e \(timed out\)"
+    ):
+        EnclaveClient(UnixAddress("/e"))

@@ -90,6 +90,25 @@ def test_a_failing_write_leaves_the_old_content_and_nothing_else(
     assert names(tmp_path) == ["f"]
 
 
+def test_all_is_on_disk_before_it_replaces_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    synced: list[tuple[Path, bytes, bytes]] = []
+
+    def fsync(descriptor: int) -> None:
+        temporary = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((temporary, temporary.read_bytes(), path.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_file(path, b"new")
+    ((temporary, new, old),) = synced
+    assert (new, old) == (b"new", b"old")
+    assert temporary.parent == tmp_path  # a rename is atomic on one file system only
+    assert temporary.name.startswith(".f.")
+
+
 def test_an_interrupted_write_leaves_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
