@@ -1,0 +1,1 @@
+"""How fast the programs are, beside named peers doing the same work in the same run."""

@@ -1,0 +1,87 @@
+"""Taking turns: each contestant is measured once a round, so that a slow moment hits all alike."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.report import Measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One that is measured.
+
+    Attributes:
+        who: its name in the table.
+        sample: does the work once and returns the number, in the unit of the measurement.
+        absent: why it is not measured here; empty where it is.
+    """
+
+    who: str
+    sample: Callable[[], float] | None = None
+    absent: str = ""
+
+
+def take(contestants: Sequence[Contestant], *, rounds: int, unit: str) -> dict[str, Measurement]:
+    """Measure all in turns, after one turn each that does not count.
+
+    Returns:
+        name -> measurement, in the order of the contestants.
+    """
+    samples: dict[str, list[float]] = {one.who: [] for one in contestants}
+    for number in range(rounds + 1):
+        for one in contestants:
+            if one.sample is not None and not one.absent:
+                value = one.sample()
+                if number:
+                    samples[one.who].append(value)
+    return {
+        one.who: Measurement(one.who, unit, tuple(samples[one.who]), one.absent)
+        for one in contestants
+    }
+
+
+def rate(work: Callable[[], object], *, seconds: float, batch: int = 1) -> float:
+    """How often a second `work` is done, where each call of it does it `batch` times."""
+    done = 0
+    began = time.perf_counter()
+    while (elapsed := time.perf_counter() - began) < seconds or not done:
+        work()
+        done += batch
+    return done / elapsed
+
+
+def process_seconds(
+    command: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> float:
+    """Wall-clock seconds of one whole process, from before its start to after its end.
+
+    Raises:
+        subprocess.CalledProcessError: it failed, so that its time means nothing.
+    """
+    began = time.perf_counter()
+    subprocess.run(
+        command,
+        env=os.environ if environment is None else environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=True,
+    )
+    return time.perf_counter() - began
+
+
+def cpu_seconds_of_children() -> float:
+    """User and system seconds of all children that have ended and were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
