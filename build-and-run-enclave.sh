@@ -8,6 +8,7 @@ name=foobar-enclave
 cid=16
 memory=512
 cpus=2
+digest=
 debug=
 terminate_all=
 allocator=${FOOBAR_ALLOCATOR_CONFIG:-/etc/nitro_enclaves/allocator.yaml}
@@ -22,6 +23,9 @@ $name.measurements.json, and runs the enclave with CID $cid.
 
   --memory MIB      memory of the enclave (default $memory, the allocator's own default)
   --cpu-count N     processors of the enclave (default $cpus, the allocator's own default)
+  --python-digest sha256:HEX
+                    build on this very base image, and not on what its tag names today: what a
+                    published PCR0 was built on
   --debug           run in debug mode and attach to the console: its PCRs are all zero, so that
                     create-key refuses it; for finding mistakes only
   --terminate-all   terminate every enclave of this instance first, not only this service's
@@ -52,6 +56,13 @@ parse_options() {
             [ $# -ge 2 ] || misused "$1 takes a value"
             number "$1" "$2"
             if [ "$1" = --memory ]; then memory=$2; else cpus=$2; fi
+            shift
+            ;;
+        --python-digest)
+            [ $# -ge 2 ] || misused "$1 takes a value"
+            printf '%s\n' "$2" | grep -Eqx 'sha256:[0-9a-f]{64}' ||
+                misused "$1 takes sha256: and 64 hexadecimal digits, not '$2'"
+            digest=$2
             shift
             ;;
         --debug) debug=yes ;;
@@ -105,7 +116,7 @@ terminate() {
 }
 
 build() {
-    docker build --file Dockerfile.enclave --tag "$name" .
+    docker build --file Dockerfile.enclave --tag "$name" --build-arg "PYTHON_DIGEST=$digest" .
     nitro-cli build-enclave --docker-uri "$name" --output-file "$name.eif" >"$work/measurements"
     cat "$work/measurements"
     grep -q '"PCR0"' "$work/measurements" || fail "nitro-cli build-enclave printed no PCR0"

@@ -87,7 +87,7 @@ def test_builds_measures_and_runs(host: Host) -> None:
     assert host.calls() == [
         "docker info",
         "nitro-cli describe-enclaves",
-        "docker build --file Dockerfile.enclave --tag foobar-enclave .",
+        "docker build --file Dockerfile.enclave --tag foobar-enclave --build-arg PYTHON_DIGEST= .",
         "nitro-cli build-enclave --docker-uri foobar-enclave --output-file foobar-enclave.eif",
         RUN,
         "nitro-cli describe-enclaves",
@@ -123,6 +123,13 @@ def test_memory_and_processors(host: Host) -> None:
     (host.folder / "allocator.yaml").write_text("memory_mib: 2048\ncpu_count: 4\n")
     assert host.run("--memory", "1024", "--cpu-count", "4").returncode == 0
     assert RUN.replace("512", "1024").replace("count 2", "count 4") in host.calls()
+
+
+def test_builds_on_the_base_of_a_digest(host: Host) -> None:
+    digest = f"sha256:{'0a' * 32}"
+    assert host.run("--python-digest", digest).returncode == 0
+    (build,) = [call for call in host.calls() if call.startswith("docker build")]
+    assert f"--build-arg PYTHON_DIGEST={digest} ." in build
 
 
 @pytest.mark.parametrize(
@@ -168,7 +175,16 @@ def test_old_measurements_stay_where_the_build_fails(host: Host, broken: dict[st
 
 
 @pytest.mark.parametrize(
-    "options", [("--bogus",), ("--memory",), ("--memory", "lots"), ("--cpu-count", "0"), ("x",)]
+    "options",
+    [
+        ("--bogus",),
+        ("--memory",),
+        ("--memory", "lots"),
+        ("--cpu-count", "0"),
+        ("--python-digest",),
+        ("--python-digest", "sha256:00"),
+        ("x",),
+    ],
 )
 def test_wrong_usage(host: Host, options: tuple[str, ...]) -> None:
     result = host.run(*options)

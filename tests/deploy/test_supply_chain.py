@@ -1,6 +1,7 @@
-"""Lock files hold every package to its hash, and the licence list names the enclave's packages."""
+"""Lock files hold every package to its hash; the enclave's have the licences that are listed."""
 
 import re
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,15 @@ from tests.deploy.template import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
 LOCKS = sorted(REQUIREMENTS.glob("**/*.txt"))
+ROW = re.compile(r"^\| ([a-z0-9-]+) (\d\S*)(?: \(.*\))? \| (.+) \|$", re.MULTILINE)
+# What a licence is called in a package's metadata -> its SPDX identifier.
+SPELLINGS = {
+    "Apache License 2.0": "Apache-2.0",
+    "Apache Software License": "Apache-2.0",
+    "BSD License": "BSD-3-Clause",
+    "MIT License": "MIT",
+}
+PERMISSIVE = {"Apache-2.0", "BSD-3-Clause", "MIT", "MIT-0"}
 
 
 def pins(lock: Path) -> dict[str, int]:
@@ -34,13 +44,31 @@ def test_lock_resolves_each_lock_file_anew() -> None:
     assert set(names) == locks
 
 
+def documented() -> dict[str, str]:
+    """`name==version` of each package in the list of licences, with its licence."""
+    rows = ROW.findall((ROOT / "docs/supply-chain.md").read_text())
+    return {f"{name}=={version}": licence for name, version, licence in rows}
+
+
+def declared(package: str) -> set[str]:
+    """The licences that the installed package says it is under, by SPDX identifier."""
+    fields = metadata(package)
+    classifiers = fields.get_all("Classifier") or []
+    named = [line.split(" :: ")[-1] for line in classifiers if line.startswith("License ::")]
+    texts = fields.get_all("License-Expression") or fields.get_all("License") or []
+    names = named or [name for text in texts for name in re.split(r" (?:OR|AND) ", text)]
+    return {SPELLINGS.get(name, name) for name in names}
+
+
 def test_the_licence_list_is_of_the_enclaves_packages() -> None:
-    page = (ROOT / "docs/supply-chain.md").read_text()
-    listed = re.findall(r"^\| ([a-z0-9-]+) (\d[a-z0-9.]*).* \| (.+) \|$", page, re.MULTILINE)
-    assert {f"{name}=={version}" for name, version, _ in listed} == set(
-        pins(ROOT / "requirements/enclave.txt")
-    )
-    assert all(licence.strip() for _, _, licence in listed)
+    assert set(documented()) == set(pins(REQUIREMENTS / "enclave.txt"))
+
+
+@pytest.mark.parametrize("pin", sorted(pins(REQUIREMENTS / "enclave.txt")))
+def test_each_licence_is_the_declared_one_and_permissive(pin: str) -> None:
+    listed = re.findall(r"[A-Z][A-Za-z]*(?:-[0-9][\w.-]*)?", documented()[pin])
+    assert set(listed) == declared(pin.partition("==")[0])
+    assert set(listed) <= PERMISSIVE
 
 
 def test_the_bill_of_materials_is_of_what_the_image_installs() -> None:

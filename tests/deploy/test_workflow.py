@@ -1,4 +1,4 @@
-"""The CI workflow: every check, on both architectures, with few rights and exact versions."""
+"""The workflows: every check, on both architectures, with few rights and exact versions."""
 
 import os
 import re
@@ -12,25 +12,65 @@ from tests.deploy.template import ROOT, load
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
-@pytest.fixture(scope="module")
-def checks() -> dict[str, Any]:
-    job = load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["checks"]
-    assert isinstance(job, dict)
-    return job
+def jobs(name: str) -> dict[str, Any]:
+    found = load((ROOT / ".github/workflows" / name).read_text())["jobs"]
+    assert isinstance(found, dict)
+    return found
 
 
-def test_runs_every_check_on_both_architectures(checks: dict[str, Any]) -> None:
-    assert checks["strategy"]["matrix"]["runner"] == ["ubuntu-24.04", "ubuntu-24.04-arm"]
-    assert checks["runs-on"] == "${{ matrix.runner }}"
-    commands = [step["run"] for step in checks["steps"] if "run" in step]
-    assert commands == [".ci/run"]
-    assert os.access(ROOT / commands[0], os.X_OK)
+def commands(job: dict[str, Any]) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
 
 
-def test_has_each_python_that_the_project_supports(checks: dict[str, Any]) -> None:
-    (versions,) = [s["with"]["python-version"] for s in checks["steps"] if "python" in str(s)]
+def test_runs_every_check_on_both_architectures() -> None:
+    job = jobs("ci.yml")["checks"]
+    assert job["strategy"]["matrix"]["runner"] == ["ubuntu-24.04", "ubuntu-24.04-arm"]
+    assert job["runs-on"] == "${{ matrix.runner }}"
+    assert commands(job)[-1] == ".ci/run"
+    assert "debian:bookworm" in job["container"]["image"]
+
+
+def test_tests_on_each_python_that_the_project_supports() -> None:
+    job = jobs("ci.yml")["pythons"]
+    (versions,) = [step["with"]["python-version"] for step in job["steps"] if "python" in str(step)]
     classifiers = re.findall(r":: (3\.\d+)\"", (ROOT / "pyproject.toml").read_text())
     assert sorted(versions.split()) == sorted(classifiers)
+    assert commands(job) == ["./test.sh"]
+
+
+def test_a_release_gets_each_architectures_measurements() -> None:
+    release = jobs("release.yml")
+    assert release["image"]["strategy"]["matrix"]["runner"] == ["ubuntu-24.04", "ubuntu-24.04-arm"]
+    assert "scripts/release image" in commands(release["image"])[-1]
+    assert commands(release["attach"]) == [
+        'gh release upload "$TAG" image/* --repo "$GITHUB_REPOSITORY"'
+    ]
+
+
+def test_one_job_may_write_and_runs_nothing_of_the_sources() -> None:
+    writers = {
+        f"{path.name}:{name}": job
+        for path in WORKFLOWS
+        for name, job in jobs(path.name).items()
+        if "permissions" in job
+    }
+    assert list(writers) == ["release.yml:attach"]
+    assert writers["release.yml:attach"]["permissions"] == {"contents": "write"}
+    assert "actions/checkout" not in str(writers)
+
+
+def test_what_the_workflows_run_is_there() -> None:
+    named = {
+        word
+        for path in WORKFLOWS
+        for job in jobs(path.name).values()
+        for command in commands(job)
+        for word in command.split()
+        if re.fullmatch(r"(?:\./|scripts/|\.ci/)\S+", word)
+    }
+    assert {"./test.sh", ".ci/run", "scripts/release", "scripts/audit"} <= named
+    for program in named:
+        assert os.access(ROOT / program, os.X_OK), program
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=[path.name for path in WORKFLOWS])
