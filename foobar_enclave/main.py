@@ -23,6 +23,7 @@ from foobar_enclave.entropy import feed_kernel_pool
 from foobar_enclave.errors import EnclaveError
 from foobar_enclave.kms import AMAZON_ROOTS, KmsConnector
 from foobar_enclave.nsm import NsmDevice
+from foobar_enclave.privileges import give_up_root
 from foobar_enclave.server import EnclaveServer
 from foobar_enclave.service import EnclaveService
 from foobar_shared.addresses import ANY_CID, ENCLAVE, RELAY, VsockAddress, connect, listen
@@ -42,6 +43,7 @@ def main() -> None:
                 nsm=NsmDevice(),
                 listener=listener,
                 connect=lambda: connect(RELAY, seconds=_CONNECT_SECONDS),
+                give_up=give_up_root,
             )
     except EnclaveError as error:
         sys.exit(f"foobar-enclave: {error}")
@@ -56,6 +58,7 @@ def run(
     listener: socket.socket,
     connect: Callable[[], socket.socket],
     ca_file: Path = AMAZON_ROOTS,
+    give_up: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; for the main thread.
 
@@ -66,6 +69,7 @@ def run(
         listener: a listening stream socket, which is not closed.
         connect: a stream socket connected to the relay to KMS; raises OSError.
         ca_file: PEM of the authorities that KMS's certificate may be under.
+        give_up: gives up the rights that only the start takes; called before any key is made.
 
     Raises:
         NsmError: the module does not work.
@@ -75,6 +79,7 @@ def run(
     with _console_log(), _stop_signals() as on_stop:
         pcr0 = nsm.describe_pcr(0).data
         feed_kernel_pool(nsm)
+        give_up()
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         service = EnclaveService(nsm=nsm, kms=KmsConnector(connect, ca_file=ca_file), key=key)
         server = EnclaveServer(listener, service.handle)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from foobar_enclave import main as main_module
 from foobar_enclave.main import main, run
 from foobar_enclave.nsm import NsmDevice
+from foobar_enclave.privileges import give_up_root
 from foobar_enclave.server import EnclaveServer
 from foobar_shared.framing import LineSocket
 from foobar_shared.messages import (
@@ -121,7 +122,9 @@ def test_weakness_2_a_debug_enclave_says_so_on_its_console(socket_folder: Path) 
     assert f"event=start pcr0={'0' * 96} debug=True" in log
 
 
-def test_entropy_is_fed_before_the_key_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entropy_is_fed_and_rights_are_given_up_before_the_key_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     done: list[str] = []
 
     class Stop(Exception):  # noqa: N818
@@ -136,8 +139,13 @@ def test_entropy_is_fed_before_the_key_is_made(monkeypatch: pytest.MonkeyPatch) 
     )
     monkeypatch.setattr("foobar_enclave.main.rsa.generate_private_key", make_key)
     with socket.socket() as listener, pytest.raises(Stop):
-        run(nsm=FakeNsm().device, listener=listener, connect=no_connection)
-    assert done == [r"entropy b'\x00\x01\x02'", "key 2048 65537"]
+        run(
+            nsm=FakeNsm().device,
+            listener=listener,
+            connect=no_connection,
+            give_up=lambda: done.append("rights"),
+        )
+    assert done == [r"entropy b'\x00\x01\x02'", "rights", "key 2048 65537"]
 
 
 def test_a_signal_during_the_start_is_not_lost(
@@ -238,6 +246,7 @@ def test_production_is_wired_to_vsock_and_the_relay(production: dict[str, object
     assert production["listen"] == "vsock:4294967295:1000"
     assert isinstance(production["nsm"], NsmDevice)
     assert "ca_file" not in production, "the packaged roots"
+    assert production["give_up"] is give_up_root
     connect = production["connect"]
     assert callable(connect)
     assert connect() == "vsock:3:1001 in 10.0 s"
