@@ -86,9 +86,8 @@ def write_file(path: Path, data: bytes) -> None:
     _check_replaceable(path)
     temporary: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
+        # The name does not grow with the file's, which may be as long as the folder takes.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".foobar-", delete=False) as file:
             temporary = Path(file.name)
             file.write(data)
             file.flush()

@@ -106,7 +106,7 @@ def test_all_is_on_disk_before_it_replaces_the_old_content(
     ((temporary, new, old),) = synced
     assert (new, old) == (b"new", b"old")
     assert temporary.parent == tmp_path  # a rename is atomic on one file system only
-    assert temporary.name.startswith(".f.")
+    assert temporary.name.startswith(".foobar-")
 
 
 def test_an_interrupted_write_leaves_nothing_else(
@@ -188,3 +188,10 @@ def test_a_path_that_no_file_can_have(tmp_path: Path) -> None:
     ):
         with pytest.raises(FileError, match=rf"cannot write .*: {words}"):
             check_writable(path)
+
+
+def test_a_name_of_the_longest_length(tmp_path: Path) -> None:
+    path = tmp_path / ("f" * os.pathconf(tmp_path, "PC_NAME_MAX"))
+    check_writable(path)
+    write_file(path, b"new")
+    assert path.read_bytes() == b"new"
