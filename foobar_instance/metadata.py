@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from botocore.exceptions import MetadataRetrievalError
+from botocore.exceptions import BotoCoreError, MetadataRetrievalError
 from botocore.session import Session
 from botocore.utils import IMDSFetcher, InstanceMetadataFetcher, InstanceMetadataRegionFetcher
 
@@ -55,12 +55,16 @@ def read_identity(role: str) -> InstanceIdentity:
     """Region, account and credentials of the instance's role, which must be `role`.
 
     Raises:
-        MetadataError: no metadata service, no role, another role, or no credentials.
+        MetadataError: no metadata service, no role, another role, no credentials, or a
+            configuration of the SDK that it can't use.
     """
-    config = _config(Session())
-    fetcher = _Fetcher(timeout=_SECONDS, num_attempts=_ATTEMPTS, config=config)
-    regions = InstanceMetadataRegionFetcher(_SECONDS, _ATTEMPTS, config=config)
-    credentials = InstanceMetadataFetcher(_SECONDS, _ATTEMPTS, config=config)
+    try:
+        config = _config(Session())
+        fetcher = _Fetcher(timeout=_SECONDS, num_attempts=_ATTEMPTS, config=config)
+        regions = InstanceMetadataRegionFetcher(_SECONDS, _ATTEMPTS, config=config)
+        credentials = InstanceMetadataFetcher(_SECONDS, _ATTEMPTS, config=config)
+    except BotoCoreError as error:  # an unknown profile, a broken file, an endpoint that is none
+        raise MetadataError(f"the AWS SDK can't be set up: {one_line(error)}") from error
     try:
         region = regions.retrieve_region()
         if not region:

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -213,3 +214,21 @@ def test_no_credentials(service: Service) -> None:
 def test_malformed_credentials(service: Service, page: str) -> None:
     service.pages[ROLES + ROLE] = page
     refused("credentials")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_PROFILE", "nobody"),
+        ("AWS_CONFIG_FILE", "broken"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "no url"),
+    ],
+)
+def test_a_configuration_that_the_sdk_can_not_use(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken").write_text("junk[[")
+    monkeypatch.setenv(name, value)
+    refused("the AWS SDK can't be set up")
+    assert service.requests == []
