@@ -69,7 +69,7 @@ def load_root(path: Path | None, partition: Partition, progress: Progress) -> x5
         return packaged
     try:
         root = x509.load_pem_x509_certificate(read_file(path, limit=_MAX_ROOT))
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise UsageError(f"{path} holds no certificate in PEM") from error
     if root != packaged:
         progress.warn(f"trusting the root in {path} instead of AWS's")

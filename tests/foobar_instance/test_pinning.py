@@ -1,6 +1,7 @@
 """What the options make a command trust, and what they are refused for."""
 
 import json
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -237,3 +238,12 @@ def test_a_root_file_that_is_too_long(folder: Path, told: Told) -> None:
     path.write_bytes(b"\n" * 70000)
     with pytest.raises(FileError, match="longer than"):
         load_root(path, "aws", told)
+
+
+def test_a_root_of_an_unknown_version(folder: Path, told: Told, sign: Signer) -> None:
+    path = folder / "root.pem"
+    version_3, unknown = bytes.fromhex("a003020102"), bytes.fromhex("a003020107")
+    der = sign.root.public_bytes(Encoding.DER)
+    assert version_3 in der
+    path.write_text(ssl.DER_cert_to_PEM_cert(der.replace(version_3, unknown, 1)))
+    refused(options(root_path=path, pcr0=ONE), told, "holds no certificate in PEM")
