@@ -103,10 +103,15 @@ class KmsService:
             ) from error
         except BotoCoreError as error:
             raise KmsError(f"KMS can't be asked: {one_line(error)}") from error
+        except Exception as error:  # the SDK's parsers do not bound what they raise
+            raise KmsError(
+                f"KMS can't be asked, or its answer can't be read ({type(error).__name__}): see "
+                "AWS_ENDPOINT_URL_KMS if it is set"
+            ) from error
         if answer.get("SharedSecret"):
             raise KmsError("KMS answered with a readable shared secret: it is not used")
-        enveloped = answer.get("CiphertextForRecipient")
-        if not enveloped or len(enveloped) > MAX_ENVELOPED_DATA:
+        enveloped: object = answer.get("CiphertextForRecipient")
+        if not isinstance(enveloped, bytes) or not 0 < len(enveloped) <= MAX_ENVELOPED_DATA:
             raise KmsError("KMS answered without CiphertextForRecipient: the enclave can't decrypt")
         if answer.get("KeyId") != key_arn:
             raise KmsError("KMS answered for another key than the attested one")

@@ -1,9 +1,13 @@
 """The parent's use of KMS: what is asked, and which answers are refused."""
 
+import io
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.stub import Stubber
 
 from foobar_enclave.server import Limits
@@ -215,3 +219,30 @@ def test_all_attempts_end_before_the_enclave_drops_an_idle_connection(kms: KmsSe
     settings = vars(kms._client.meta.config)
     attempt = settings["connect_timeout"] + settings["read_timeout"]
     assert attempt * settings["retries"]["total_max_attempts"] + 5 < Limits().idle
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b'{"CiphertextForRecipient": 5}'),
+        (200, b"[]"),
+        (200, b"\xff"),
+        (200, b"[" * 100_000),
+        (400, b'{"__type": 5, "message": [1]}'),
+    ],
+)
+def test_an_answer_that_is_none_of_kms(kms: KmsService, status: int, body: bytes) -> None:
+    class Raw(io.BytesIO):
+        def stream(self) -> Iterator[bytes]:
+            yield self.read()
+
+    def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        return AWSResponse(request.url, status, HTTPHeaders(), Raw(body))
+
+    kms._client.meta.events.register("before-send.kms", cast("Callable[..., None]", send))
+    refused(kms, "KMS can't be asked, or its answer can't be read|without CiphertextForRecipient")
+
+
+def test_an_endpoint_with_a_port_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://localhost:99999")
+    refused(KmsService(REGION), r"KMS can't be asked.*\(ValueError\): see AWS_ENDPOINT_URL_KMS")
