@@ -6,8 +6,10 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import re
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,6 +28,9 @@ from foobar_instance.attestation import (
 )
 from foobar_instance.errors import NotVerifiedError
 from foobar_instance.trust import refusal
+
+# As in attestation.chain: what hostile certificates make `cryptography` warn of is for no terminal.
+warnings.filterwarnings("ignore", module=re.escape(__name__))
 
 MAX_INPUT: Final = 64 * 1024
 """Longest input in bytes; the longest genuine document has 7,539, in hexadecimal twice as many."""
@@ -299,7 +304,7 @@ def _decoded(value: bytes | None) -> object:
     except UnicodeDecodeError:
         return None
     try:
-        decoded = json.loads(text)
+        decoded = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         decoded = None
     if isinstance(decoded, dict | list):
@@ -308,13 +313,21 @@ def _decoded(value: bytes | None) -> object:
     return text if printable else None
 
 
+def _finite(number: str) -> float:
+    """A number that JSON has, which knows no infinity and no NaN (RFC 8259 section 6)."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
 def _certificates(attestation: Attestation) -> list[x509.Certificate | None]:
     """Root first, leaf last; None for one that does not parse."""
     certificates: list[x509.Certificate | None] = []
     for der in (*attestation.cabundle, attestation.certificate):
         try:
             certificates.append(x509.load_der_x509_certificate(der))
-        except (ValueError, x509.InvalidVersion):
+        except Exception:  # noqa: BLE001 - the library does not bound what it raises
             certificates.append(None)
     return certificates
 
@@ -332,7 +345,7 @@ def _certificate_json(certificate: x509.Certificate | None) -> dict[str, str] | 
 def _common_name(certificate: x509.Certificate) -> str:
     try:
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError:
+    except Exception:  # noqa: BLE001 - TypeError, for one, where an attribute is a BIT STRING
         names = []
     text = str(names[0].value) if names else "(no common name)"
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -2,6 +2,9 @@
 
 import base64
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +24,11 @@ from foobar_instance.describe import (
     describe,
 )
 from foobar_instance.errors import NotVerifiedError
+from tests.foobar_instance.attestation.test_hostile_certificates import (
+    bit_string_name,
+    long_country,
+    negative_serial_number,
+)
 from tests.vectors import vector_path
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -114,6 +122,30 @@ def test_a_certificate_that_does_not_parse_is_described_as_such() -> None:
     text = text_of(sign_document(fields | {"certificate": b"junk"}, CHAIN.key))
     assert "(one that does not parse)" in text
     assert "NOT VERIFIED under a root: rule certificate" in text
+
+
+@pytest.mark.parametrize("make", [bit_string_name, long_country, negative_serial_number])
+def test_hostile_certificates_are_described_without_a_warning(
+    make: Callable[[], bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "document").write_bytes(make())
+    done = subprocess.run(
+        [sys.executable, "-m", "foobar_instance", "describe", tmp_path / "document"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 3
+    assert "NOT VERIFIED" in done.stdout
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_json_lacks_are_no_json(number: str) -> None:
+    description = describe(made(user_data=b"[" + number.encode() + b"]"), PKI.root, "a", now=NOW)
+    facts = json.loads(as_json(description), parse_constant=pytest.fail)
+    assert facts["userDataDecoded"] == f"[{number}]"
+    assert f"user data   [{number}]" in as_text(description)
 
 
 @pytest.mark.parametrize(
