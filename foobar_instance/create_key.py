@@ -12,7 +12,12 @@ from typing import Final
 
 from foobar_instance.attestation import AttestationError, parse_attestation
 from foobar_instance.enclave_client import EnclaveClient
-from foobar_instance.errors import InstanceError, NotVerifiedError, RelayError
+from foobar_instance.errors import (
+    EnclaveUnavailableError,
+    InstanceError,
+    NotVerifiedError,
+    RelayError,
+)
 from foobar_instance.files import check_writable, write_file
 from foobar_instance.kms import KmsService
 from foobar_instance.metadata import InstanceIdentity, read_identity
@@ -27,6 +32,10 @@ from foobar_shared.messages import NONCE_BYTES, CreateKeyRequest
 from proxy.relay import Relay
 
 _WHAT: Final = "the key's attestation"
+_PERHAPS_A_KEY: Final = (
+    "a key may have been made all the same: look in KMS for one whose description begins with "
+    '"Locked to the enclave image", and schedule its deletion'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +91,13 @@ def _ask(request: CreateKeyRequest, places: Places, progress: Progress) -> bytes
         cid = places.enclave.cid if isinstance(places.enclave, VsockAddress) else None
         with Relay(listener, target, allowed_cid=cid):
             progress.step(f"relay up: {places.relay} to {target}")
-            with progress.waiting("the enclave creates a key in KMS"):
-                document = enclave.ask(request)
+            try:
+                with progress.waiting("the enclave creates a key in KMS"):
+                    document = enclave.ask(request)
+            except (EnclaveUnavailableError, KeyboardInterrupt):
+                # The enclave goes on by itself, and nobody will hear which key it has made.
+                progress.warn(_PERHAPS_A_KEY)
+                raise
     return document
 
 

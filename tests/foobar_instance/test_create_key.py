@@ -12,6 +12,7 @@ import pytest
 
 from foobar_instance import create_key as module
 from foobar_instance.create_key import Places, create_key
+from foobar_instance.enclave_client import EnclaveClient
 from foobar_instance.errors import (
     EnclaveRefusedError,
     EnclaveUnavailableError,
@@ -283,6 +284,31 @@ def test_an_answer_that_names_no_key(refused: Refused, document: bytes) -> None:
 def test_the_enclaves_refusal(refused: Refused) -> None:
     answer = encode_response(ErrorResponse("KMS refused CreateKey"))
     refused("refused createKey: KMS refused", lambda _: answer, kind=EnclaveRefusedError)
+
+
+def hang_up(_: bytes) -> bytes:
+    raise ConnectionError
+
+
+def test_a_key_that_was_perhaps_made_is_spoken_of(refused: Refused, told: Told) -> None:
+    refused("closed the connection|was lost", hang_up, kind=EnclaveUnavailableError)
+    (warning,) = told.warnings
+    assert warning.startswith("a key may have been made all the same: look in KMS")
+
+
+def test_an_interrupted_request_may_have_made_a_key(
+    enclave: FakeEnclave,
+    run: Callable[..., KeyClaims],
+    told: Told,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EnclaveClient, "ask", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(enclave)
+    assert len(told.warnings) == 1
 
 
 def test_a_file_that_can_not_be_written_is_known_before_there_is_a_key(
