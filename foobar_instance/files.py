@@ -13,6 +13,9 @@ from foobar_instance.errors import FileError
 
 PUBLIC_MODE: Final = 0o644
 
+_PREFIX: Final = ".foobar-"
+_ROOM: Final = 64 * 1024  # bytes; more than any attestation document has
+
 
 def read_file(path: Path, *, limit: int) -> bytes:
     """The content of a file of at most `limit` bytes.
@@ -66,15 +69,20 @@ def check_writable(path: Path) -> None:
     """Whether `write_file` has a chance, asked before something is done that needs it.
 
     Raises:
-        FileError: the folder is missing or closed to this user, or something that is no regular
-            file is in the file's place.
+        FileError: the folder is missing or takes no file, or something that is no regular file is
+            in the file's place.
     """
     _check_replaceable(path)
     folder = path.parent
     if not folder.is_dir():
         raise FileError(f"cannot write {path}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise FileError(f"cannot write {path}: the folder {folder} is closed to this user")
+    try:
+        # Tried, not asked: a full disk or a folder that was deleted meanwhile permits everything.
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=_PREFIX) as file:
+            file.write(bytes(_ROOM))
+            file.flush()
+    except OSError as error:
+        raise FileError(f"cannot write {path}: the folder {folder}: {error.strerror}") from error
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -87,7 +95,7 @@ def write_file(path: Path, data: bytes) -> None:
     temporary: Path | None = None
     try:
         # The name does not grow with the file's, which may be as long as the folder takes.
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".foobar-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_PREFIX, delete=False) as file:
             temporary = Path(file.name)
             file.write(data)
             file.flush()

@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_where_a_file_can_be_written(tmp_path: Path) -> None:
     check_writable(tmp_path / "new")
     (tmp_path / "old").write_bytes(b"old")
     check_writable(tmp_path / "old")
-    check_writable(Path("attestation.out"))
+    assert names(tmp_path) == ["old"]
 
 
 def test_where_a_file_can_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +146,20 @@ def test_where_a_file_can_not_be_written(tmp_path: Path, monkeypatch: pytest.Mon
         check_writable(tmp_path / "missing" / "f")
     with pytest.raises(FileError, match=r"cannot write .*: it is a folder"):
         check_writable(tmp_path)
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(FileError, match=r"cannot write .*: the folder .* is closed to this user"):
+    monkeypatch.chdir(tmp_path)
+    deleted = tmp_path / "deleted"
+    deleted.mkdir()
+    os.chdir(deleted)
+    deleted.rmdir()
+    with pytest.raises(FileError, match=r"cannot write f: the folder \.: No such file"):
+        check_writable(Path("f"))
+
+
+def test_a_full_disk_is_known_before_something_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda **_: io.FileIO("/dev/full", "w"))
+    with pytest.raises(FileError, match=r"cannot write .*f: the folder .*: No space left on dev"):
         check_writable(tmp_path / "f")
 
 
