@@ -25,6 +25,8 @@ from foobar_instance.trust import Trust
 DEFAULT_MEASUREMENTS: Final = Path("foobar-enclave.measurements.json")
 
 _MAX_ROOT: Final = 64 * 1024
+# The image, its two parts, and who signed it; the others say where an enclave runs, or nothing.
+_OF_THE_CODE: Final = frozenset({0, 1, 2, 8})
 _PCR: Final = re.compile(r"([0-9]{1,2})=([0-9A-Fa-f]+)", re.ASCII)
 
 
@@ -84,6 +86,8 @@ def _measurements(options: TrustOptions, progress: Progress) -> Measurements | N
     if expected and options.trust_any_enclave:
         raise UsageError("--trust-any-enclave contradicts the measurements that are given")
     if expected:
+        if not _OF_THE_CODE & expected.keys():
+            progress.warn("the expected registers say nothing about the enclave's code: add --pcr0")
         return Measurements(expected)
     if options.trust_any_enclave:
         progress.warn("any enclave is trusted, whatever its code: no measurement is compared")

@@ -71,6 +71,16 @@ def test_further_registers_add_up(told: Told) -> None:
 
 def test_a_register_without_pcr0(told: Told) -> None:
     assert expected(options(pcrs=[f"8={TWO}"]), told) == {8: TWO}
+    assert told.warnings == []
+
+
+@pytest.mark.parametrize("pcrs", [[f"3={ONE}"], [f"4={ONE}", f"16={TWO}"]])
+def test_registers_that_do_not_measure_the_code_are_not_enough(
+    pcrs: Sequence[str], told: Told
+) -> None:
+    make_trust(options(pcrs=pcrs), told)
+    (warning,) = told.warnings
+    assert warning.startswith("the expected registers say nothing about the enclave's code")
 
 
 def test_a_measurements_file(folder: Path, told: Told) -> None:
