@@ -26,8 +26,8 @@ $name.measurements.json, and runs the enclave with CID $cid.
   --python-digest sha256:HEX
                     build on this very base image, and not on what its tag names today: what a
                     published PCR0 was built on
-  --debug           run in debug mode and attach to the console: its PCRs are all zero, so that
-                    create-key refuses it; for finding mistakes only
+  --debug           run in debug mode and attach to the console: PCR0 to PCR2 are zero, so
+                    that create-key refuses it; for finding mistakes only
   --terminate-all   terminate every enclave of this instance first, not only this service's
   -h, --help        show this text
 EOF
@@ -141,7 +141,7 @@ start() {
     nitro-cli run-enclave "$@"
     nitro-cli describe-enclaves
     if [ -n "$debug" ]; then
-        echo "warning: debug mode: the running enclave's PCRs are all zero, whatever" \
+        echo "warning: debug mode: the running enclave's PCR0 to PCR2 are zero, whatever" \
             "$name.measurements.json says; it attests nothing and makes no key" >&2
         nitro-cli console --enclave-name "$name"
     else

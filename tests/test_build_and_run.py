@@ -116,7 +116,7 @@ def test_debug_mode_warns_and_attaches(host: Host) -> None:
     assert result.returncode == 0
     assert f"{RUN} --debug-mode" in host.calls()
     assert host.calls()[-1] == "nitro-cli console --enclave-name foobar-enclave"
-    assert "PCRs are all zero" in result.stderr
+    assert "PCR0 to PCR2 are zero" in result.stderr
 
 
 def test_memory_and_processors(host: Host) -> None:
