@@ -296,6 +296,10 @@ def _reported(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, SharedError):
         return str(error), 1
+    if (
+        isinstance(error, OSError) and error.strerror
+    ):  # of click's own output: --help on a full disk
+        return f"cannot go on: {error.strerror}", 1
     # Where it happened, without the exception's text: that may quote what it failed on.
     where = "".join(traceback.format_tb(error.__traceback__))
     logging.getLogger(__name__).debug("%s at\n%s", type(error).__name__, where)

@@ -121,3 +121,9 @@ def test_a_result_needs_no_standard_error(encrypting: list[str], redirect: str) 
 def test_nor_does_an_exit_code(encrypting: list[str], redirect: str) -> None:
     code, stderr = process([*encrypting, "--pcr", "1=" + "ff" * 48], redirect=redirect)
     assert (code, stderr) == (3, "")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_on_a_full_disk(option: str) -> None:
+    code, stderr = process([option], redirect=">/dev/full")
+    assert (code, stderr) == (1, "error: cannot go on: No space left on device\n")
