@@ -56,6 +56,9 @@ def write_stdout(text: str) -> None:
     """
     if sys.stdout is None:  # the shell's >&-
         raise FileError("cannot write standard output: it is closed")
+    # What a terminal of another encoding can't show is shown as its escape.
+    encoding = sys.stdout.encoding or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from foobar_instance.errors import FileError
-from foobar_instance.files import check_writable, read_file, read_stdin, write_file
+from foobar_instance.files import (
+    check_writable,
+    read_file,
+    read_stdin,
+    write_file,
+    write_stdout,
+)
 
 
 def test_a_file_of_the_longest_length(tmp_path: Path) -> None:
@@ -208,3 +214,10 @@ def test_a_name_of_the_longest_length(tmp_path: Path) -> None:
     check_writable(path)
     write_file(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_what_the_terminal_can_not_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    write_stdout("n\xe4\u2713")
+    assert raw.getvalue() == b"n\\xe4\\u2713\n"
