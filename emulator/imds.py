@@ -18,7 +18,7 @@ from typing import Final
 
 from emulator.clock import Clock, utc_now
 from emulator.identity import CredentialStore, Instance
-from emulator.loopback import LoopbackServer, QuietHandler
+from emulator.loopback import ANY_LOOPBACK_PORT, LoopbackServer, QuietHandler, SocketAddress
 
 MAX_TOKEN_SECONDS: Final = 21600
 
@@ -121,16 +121,16 @@ class Imds:
 
 
 class ImdsServer(LoopbackServer):
-    """Instance metadata on a loopback port, while the context lasts."""
+    """Instance metadata, on a loopback port unless told otherwise, while the context lasts."""
 
-    def __init__(self, imds: Imds) -> None:
-        super().__init__(_Handler)
+    def __init__(self, imds: Imds, *, address: SocketAddress = ANY_LOOPBACK_PORT) -> None:
+        super().__init__(_Handler, address=address)
         self.imds = imds
 
     @property
     def endpoint(self) -> str:
         """The URL for AWS_EC2_METADATA_SERVICE_ENDPOINT."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.server_address[0]!s}:{self.port}"
 
 
 class _Handler(QuietHandler):

@@ -1,4 +1,4 @@
-"""An HTTP server on a loopback port that ends when it is told to, every connection included."""
+"""An HTTP server, on a loopback port as a rule, that ends when it is told to, every connection included."""
 
 from __future__ import annotations
 
@@ -13,18 +13,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, Self, TypeAlias
 
 _SOCKET_SECONDS: Final = 30
+SocketAddress: TypeAlias = tuple[str, int]
+"""An IPv4 address of this machine, and a port; 0 for one that is free."""
+
+ANY_LOOPBACK_PORT: Final[SocketAddress] = ("127.0.0.1", 0)
+
 _Request: TypeAlias = socket.socket | tuple[bytes, socket.socket]
 
 
 class LoopbackServer(ThreadingHTTPServer):
-    """Serves on 127.0.0.1, over TLS where a context is given, while the context manager lasts."""
+    """Serves at an address, over TLS where a context is given, while the context manager lasts."""
 
     daemon_threads = False
 
     def __init__(
-        self, handler: type[BaseHTTPRequestHandler], *, tls: ssl.SSLContext | None = None
+        self,
+        handler: type[BaseHTTPRequestHandler],
+        *,
+        tls: ssl.SSLContext | None = None,
+        address: SocketAddress = ANY_LOOPBACK_PORT,
     ) -> None:
-        super().__init__(("127.0.0.1", 0), handler)
+        super().__init__(address, handler)
         self._tls = tls
         self._thread = threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": 0.05}, name=type(self).__name__

@@ -13,7 +13,7 @@ from emulator.identity import Principal
 from emulator.kms.errors import KmsError
 from emulator.kms.fields import Fields
 from emulator.kms.sigv4 import Authenticator, HttpRequest
-from emulator.loopback import LoopbackServer, QuietHandler
+from emulator.loopback import ANY_LOOPBACK_PORT, LoopbackServer, QuietHandler, SocketAddress
 from foobar_shared.encoding import to_json
 
 MAX_BODY: Final = 512 * 1024
@@ -27,12 +27,17 @@ Perform: TypeAlias = Callable[[str, Fields, Principal], Mapping[str, object]]
 
 
 class KmsServer(LoopbackServer):
-    """KMS on a loopback port, while the context lasts."""
+    """KMS, on a loopback port unless told otherwise, while the context lasts."""
 
     def __init__(
-        self, authenticator: Authenticator, perform: Perform, *, tls: ssl.SSLContext
+        self,
+        authenticator: Authenticator,
+        perform: Perform,
+        *,
+        tls: ssl.SSLContext,
+        address: SocketAddress = ANY_LOOPBACK_PORT,
     ) -> None:
-        super().__init__(_Handler, tls=tls)
+        super().__init__(_Handler, tls=tls, address=address)
         self._authenticator = authenticator
         self._perform = perform
 

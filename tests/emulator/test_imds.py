@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -66,6 +67,17 @@ def server(clock: Clock, credentials: CredentialStore) -> Iterator[ImdsServer]:
 @pytest.fixture
 def client(server: ImdsServer) -> Client:
     return Client(server.port)
+
+
+def test_it_is_served_at_the_address_that_is_asked_for(
+    clock: Clock, credentials: CredentialStore
+) -> None:
+    with ImdsServer(Imds(Instance(), credentials, clock=clock), address=("127.0.0.2", 0)) as server:
+        assert server.endpoint == f"http://127.0.0.2:{server.port}"
+        with socket.create_connection(("127.0.0.2", server.port), timeout=10):
+            pass
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port), timeout=10)
 
 
 def test_botocore_fetches_the_credentials_that_kms_knows(

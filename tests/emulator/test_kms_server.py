@@ -156,6 +156,18 @@ def test_the_caller_is_the_principal_of_the_access_key(
     assert backend.requests == [("GetKeyPolicy", session.principal)]
 
 
+def test_it_is_served_at_the_address_that_is_asked_for(
+    identity: ServerIdentity, backend: Backend, credentials: CredentialStore, tmp_path: Path
+) -> None:
+    authenticator = Authenticator(credentials, region="us-east-1")
+    tls = identity.server_context(tmp_path)
+    with KmsServer(authenticator, backend.perform, tls=tls, address=("127.0.0.2", 0)) as server:
+        with socket.create_connection(("127.0.0.2", server.port), timeout=10):
+            pass
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port), timeout=10)
+
+
 def test_a_long_term_key_has_no_token(
     server: KmsServer, ca_file: Path, credentials: CredentialStore
 ) -> None:
