@@ -107,6 +107,7 @@ def _make(folder: Path) -> None:
         emulator.result()
         machines.result()
     shutil.rmtree(folder / "apt")
+    _software(folder)  # has to be all there
     (folder / "recipe").write_text(RECIPE)
 
 
