@@ -17,8 +17,9 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
+from tests.vm.authorities import Authorities
 from tests.vm.errors import LabError, LabUnavailableError
 from tests.vm.packages import Software, complaint, run
 
@@ -47,17 +48,6 @@ PASSWD: Final = (
 GROUP: Final = "root:x:0:\nnogroup:x:65534:\n"
 DOWNLOAD_SECONDS: Final = 300.0
 INSTALL_SECONDS: Final = 180.0
-
-
-class Authorities(Protocol):
-    """What the parent has of the authorities, PEM."""
-
-    @property
-    def nitro_root(self) -> bytes: ...
-    @property
-    def tls_ca(self) -> bytes: ...
-    @property
-    def tls_key_and_certificate(self) -> bytes: ...
 
 
 def build(software: Software, folder: Path, *, authorities: Authorities) -> Path:
@@ -191,6 +181,7 @@ def _add_lab(lab: Path, authorities: Authorities) -> None:
     folder.mkdir()
     for name in ("nitro_root", "tls_ca", "tls_key_and_certificate"):
         (folder / f"{name}.pem").write_bytes(getattr(authorities, name))
+    (folder / "tls_key_and_certificate.pem").chmod(0o600)
 
 
 def _compile(root: Path) -> None:
