@@ -1,4 +1,4 @@
-"""An HTTP server, on a loopback port as a rule, that ends when it is told to, every connection included."""
+"""An HTTP server that ends when it is told to, every connection included."""
 
 from __future__ import annotations
 

@@ -157,9 +157,13 @@ def test_the_caller_is_the_principal_of_the_access_key(
 
 
 def test_it_is_served_at_the_address_that_is_asked_for(
-    identity: ServerIdentity, backend: Backend, credentials: CredentialStore, tmp_path: Path
+    identity: ServerIdentity,
+    backend: Backend,
+    credentials: CredentialStore,
+    clock: Clock,
+    tmp_path: Path,
 ) -> None:
-    authenticator = Authenticator(credentials, region="us-east-1")
+    authenticator = Authenticator(credentials, region="us-east-1", clock=clock)
     tls = identity.server_context(tmp_path)
     with KmsServer(authenticator, backend.perform, tls=tls, address=("127.0.0.2", 0)) as server:
         with socket.create_connection(("127.0.0.2", server.port), timeout=10):
