@@ -98,6 +98,7 @@ def test_the_variable_goes_first(apt: Path) -> None:
         "deb http://a.example/ubuntu noble main",
         "deb http://a.example/debian bookworm contrib",
         "deb cdrom:[Debian]/ bookworm main",
+        "deb cdrom:disc bookworm main",
         "deb http://a.example/debian-security bookworm-security main",
     ],
 )
