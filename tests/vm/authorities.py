@@ -2,15 +2,27 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from emulator.pki import NitroPki
+from emulator.pki import _Authority as NitroAuthority
 from emulator.tls import create_server_identity
 
 REGION: Final = "us-east-1"
 KMS_HOST: Final = f"kms.{REGION}.amazonaws.com"
+PARENTS_FILES: Final = ("nitro_root", "tls_ca", "tls_key_and_certificate")
+
+_ROOT_KEY: Final = "nitro_root_key.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +50,27 @@ def create(now: datetime) -> Authorities:
         tls_ca=identity.ca_certificate,
         tls_key_and_certificate=identity.private_key + identity.certificate,
     )
+
+
+def save(authorities: Authorities, folder: Path) -> None:
+    """Keep `authorities` in `folder`: PARENTS_FILES as NAME.pem, and the Nitro root's key."""
+    key = authorities.pki._root.key
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    for name in PARENTS_FILES:
+        _write(folder / f"{name}.pem", getattr(authorities, name))
+    _write(folder / _ROOT_KEY, pem)
+
+
+def load(folder: Path) -> Authorities:
+    """The authorities that are kept in `folder`."""
+    files = {name: (folder / f"{name}.pem").read_bytes() for name in PARENTS_FILES}
+    key = load_pem_private_key((folder / _ROOT_KEY).read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError("the Nitro root's key is on no elliptic curve")
+    root = x509.load_pem_x509_certificate(files["nitro_root"])
+    return Authorities(pki=NitroPki(NitroAuthority(root, key), REGION), **files)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(data)

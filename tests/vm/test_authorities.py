@@ -7,9 +7,10 @@ from cryptography import x509
 
 from emulator.documents import attestation_document
 from foobar_instance.attestation import AttestationError, Verifier
-from tests.vm.authorities import KMS_HOST, Authorities, create
+from tests.vm.authorities import KMS_HOST, Authorities, create, load, save
 
 NOW = datetime.now(UTC)
+PCR0 = bytes(range(48))
 MODULE = "i-0123456789abcdef0-enc0123456789abcdef"
 
 
@@ -20,14 +21,26 @@ def authorities() -> Authorities:
 
 def test_what_it_signs_verifies_under_its_own_root_alone(authorities: Authorities) -> None:
     document = attestation_document(
-        authorities.pki.issue(MODULE, now=NOW), module_id=MODULE, pcrs={0: bytes(48)}, timestamp=NOW
+        authorities.pki.issue(MODULE, now=NOW), module_id=MODULE, pcrs={0: PCR0}, timestamp=NOW
     )
     root = x509.load_pem_x509_certificate(authorities.nitro_root)
-    verified = Verifier(root=root).verify(document, at=NOW, allow_debug=True)
+    verified = Verifier(root=root).verify(document, at=NOW)
     assert verified.module_id == MODULE
     other = x509.load_pem_x509_certificate(create(NOW).nitro_root)
     with pytest.raises(AttestationError):
-        Verifier(root=other).verify(document, at=NOW, allow_debug=True)
+        Verifier(root=other).verify(document, at=NOW)
+
+
+def test_what_is_kept_signs_under_the_same_root(authorities: Authorities, tmp_path: Path) -> None:
+    save(authorities, tmp_path)
+    loaded = load(tmp_path)
+    chain = loaded.pki.issue(MODULE, now=NOW)
+    document = attestation_document(chain, module_id=MODULE, pcrs={0: PCR0}, timestamp=NOW)
+    root = x509.load_pem_x509_certificate(authorities.nitro_root)
+    assert Verifier(root=root).verify(document, at=NOW).pcrs[0] == PCR0
+    assert loaded.tls_key_and_certificate == authorities.tls_key_and_certificate
+    assert loaded.tls_ca == authorities.tls_ca
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
 
 
 def test_kms_has_its_own_name_under_the_tls_authority(
