@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 _MAX_RESPONSE: Final = 1024 * 1024  # the largest response of KMS has a few kilobytes
 _HANDSHAKE_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 30.0
+# All requests of one transport, however the relay spreads the bytes: less than the 90 seconds for
+# which the command line waits.
+_SECONDS: Final = 75.0
 
 
 class KmsTransport:
@@ -39,7 +45,7 @@ class KmsTransport:
             tls: verifies certificate and host name.
         """
         self._url = f"{endpoint}/"
-        self._pool = _pool_class(connect)(
+        self._pool = _pool_class(connect, time.monotonic() + _SECONDS)(
             urlsplit(endpoint).hostname or "",
             443,
             timeout=urllib3.Timeout(connect=_HANDSHAKE_SECONDS, read=_READ_SECONDS),
@@ -104,12 +110,43 @@ def _content(operation: str, response: urllib3.BaseHTTPResponse) -> bytes:
     return content
 
 
-def _pool_class(connect: Callable[[], socket.socket]) -> type[urllib3.HTTPSConnectionPool]:
+class _Cut:
+    """Ends a connection at a moment that its peer can't put off with a byte now and then."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._duplicate = connection.dup()  # TLS takes the original's descriptor over
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+        self._duplicate.close()
+
+    def _cut(self) -> None:
+        with contextlib.suppress(OSError):  # it has just ended by itself
+            self._duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def _pool_class(
+    connect: Callable[[], socket.socket], deadline: float
+) -> type[urllib3.HTTPSConnectionPool]:
     class Connection(HTTPSConnection):
+        _cut: _Cut | None = None
+
         def _new_conn(self) -> socket.socket:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError
             connection = connect()
             connection.settimeout(_HANDSHAKE_SECONDS)
+            self._cut = _Cut(connection, remaining)
             return connection
+
+        def close(self) -> None:
+            if self._cut is not None:
+                self._cut.cancel()
+            super().close()
 
         def connect(self) -> None:
             try:

@@ -74,9 +74,10 @@ class Verifier:
         if not verify_es384(chain.key, message.to_be_signed(), message.signature_bytes()):
             raise SIGNATURE.broken("it does not verify")
         # 4. Mode and measurements
+        if 0 not in attestation.pcrs:
+            raise DEBUG.broken("PCR0 is missing: its code is not measured")
         if attestation.is_debug and not allow_debug:
-            found = "all zero" if 0 in attestation.pcrs else "missing"
-            raise DEBUG.broken(f"PCR0 is {found}: its code is not measured")
+            raise DEBUG.broken("PCR0 is all zero: its code is not measured")
         if measurements is not None:
             measurements.check(attestation)
         # 5. Freshness

@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,6 +50,29 @@ def open_session(
     pause: Callable[[float], None] = lambda _: pytest.fail("paused"),
 ) -> KmsSession:
     return KmsConnector(connect, ca_file=ca_file, pause=pause).open(REGION, CREDENTIALS)
+
+
+def dripping(kms: FakeKms) -> socket.socket:
+    """A relay that passes KMS's bytes on one by one, faster than any time-out for one byte."""
+    near, far = socket.socketpair()
+    upstream = kms.connect()
+
+    def up() -> None:
+        with contextlib.suppress(OSError):
+            while data := far.recv(65536):
+                upstream.sendall(data)
+        upstream.close()
+
+    def down() -> None:
+        with contextlib.suppress(OSError):
+            while data := upstream.recv(1):
+                far.sendall(data)
+                time.sleep(0.01)
+        far.close()
+
+    for side in (up, down):
+        threading.Thread(target=side, daemon=True).start()
+    return near
 
 
 def create(session: KmsSession) -> object:
@@ -197,6 +221,18 @@ def test_a_kms_that_does_not_answer_times_out(
     done.set()
     assert raised.value.sent
     assert kms.operations == ["CreateKey"]
+
+
+def test_a_relay_that_drips_is_cut_at_the_deadline(
+    kms: FakeKms, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foobar_enclave.kms_transport._SECONDS", 0.3)
+    session = open_session(lambda: dripping(kms), authority.ca_file)
+    with pytest.raises(KmsUnreachableError):
+        create(session)
+    with pytest.raises(KmsUnreachableError, match="timed out") as raised:
+        session.get_public_key(KEY_ARN)
+    assert not raised.value.sent, "no further connection is opened"
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,11 @@ def test_what_debug_mode_is_known_by(pcrs: dict[int, bytes], words: str) -> None
         verify_attestation(document(pcrs=pcrs), root=root())
 
 
+def test_a_document_without_pcr0_is_refused_even_where_debug_mode_is_allowed() -> None:
+    with pytest.raises(AttestationError, match="PCR0 is missing"):
+        verify_attestation(document(pcrs={1: b"\1" * 48}), root=root(), allow_debug=True)
+
+
 def test_without_a_clock_the_document_s_own_time_counts() -> None:
     """Saved documents verify for ever; one signed outside its certificates' time never does."""
     assert verify_attestation(document(), root=root()).timestamp == NOW
