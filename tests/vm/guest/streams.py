@@ -1,0 +1,96 @@
+"""One end of a stream that carries SIZE bytes each way, each sender held up by its reader first.
+
+`serve` takes one connection, `connect` makes one. The connecting end sends, ends its half, and
+receives; the other one receives until that end of the stream, and sends in its turn. Nobody reads
+before the file `--go` is there; a sender says `held up at N` where it could send no more until
+then. Each end prints the SHA-256 of what it received.
+"""
+
+import argparse
+import hashlib
+import random
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from foobar_shared.addresses import connect, listen, parse_address
+
+SIZE: Final = 8 * 1024 * 1024
+HELD_UP: Final = "held up at"
+READY: Final = "listening"
+SECONDS: Final = 100.0
+
+_HELD_UP_SECONDS: Final = 2.0
+_CHUNK: Final = 64 * 1024
+_POLL_SECONDS: Final = 0.05
+_RECEIVE_BUFFER: Final = 64 * 1024  # TCP would take megabytes that nobody reads
+
+
+def content(side: str) -> bytes:
+    """The SIZE bytes that `serve` or `connect` sends: never the same in another place."""
+    return random.Random(side).randbytes(SIZE)  # noqa: S311 - a test pattern
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Carry the stream; prints what the module says, a line each."""
+    options = _options(arguments)
+    data = content(options.side)
+    if options.side == "connect":
+        with connect(options.address, seconds=SECONDS) as connection:
+            _send(connection, data)
+            connection.shutdown(socket.SHUT_WR)
+            _receive(connection, options.go)
+    else:
+        with listen(options.address) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            _say(READY)
+            connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(SECONDS)
+            _receive(connection, options.go)
+            _send(connection, data)
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    connection.settimeout(_HELD_UP_SECONDS)
+    view = memoryview(data)
+    sent = 0
+    while sent < len(view):
+        try:
+            sent += connection.send(view[sent : sent + _CHUNK])
+        except TimeoutError:
+            _say(f"{HELD_UP} {sent}")
+            connection.settimeout(SECONDS)
+    connection.settimeout(SECONDS)
+
+
+def _receive(connection: socket.socket, go: Path) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not go.exists():
+        if time.monotonic() > deadline:
+            sys.exit(f"{go} does not come")
+        time.sleep(_POLL_SECONDS)
+    digest, received = hashlib.sha256(), 0
+    while chunk := connection.recv(_CHUNK):
+        digest.update(chunk)
+        received += len(chunk)
+    _say(f"received {received} {digest.hexdigest()}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.vm.guest.streams", description=__doc__)
+    parser.add_argument("side", choices=["serve", "connect"])
+    parser.add_argument("address", type=parse_address)
+    parser.add_argument("--go", type=Path, required=True)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
