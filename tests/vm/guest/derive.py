@@ -21,10 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print `derived N bytes`, or KMS's refusal."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm.guest.derive", description=__doc__)
     parser.add_argument("key", type=Path, help="the key's attestation")
-    parser.add_argument("ciphertext", help="the message")
+    parser.add_argument("message", type=Path, help="the ciphertext message")
     options = parser.parse_args(arguments)
     key = key_claims(parse_attestation(options.key.read_bytes()), "the key's attestation")
-    message = parse_message(options.ciphertext)
+    message = parse_message(options.message.read_text().strip())
     with EnclaveClient(ENCLAVE) as enclave:
         document = enclave.ask(GetAttestationRequest())
     try:
