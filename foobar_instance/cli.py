@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
 from click.exceptions import NoArgsIsHelpError
 
+from foobar_instance import VERSION
 from foobar_instance.options import (
+    PathType,
     attestation_option,
     enclave_option,
     option,
@@ -27,6 +25,9 @@ from foobar_instance.options import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
     from foobar_instance.attestation import Partition
     from foobar_instance.progress import Progress
     from foobar_instance.trust import Trust
@@ -34,19 +35,20 @@ if TYPE_CHECKING:
     from foobar_shared.envelope import Message
 
 PROGRAM: Final = "foobar-instance"
-DISTRIBUTION: Final = "aws-nitro-enclave-foobar-service"
 MAX_DOCUMENT: Final = 64 * 1024
 DEFAULT_ROLE: Final = "aws-nitro-enclave-foobar-iam-role"
 
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
-_CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_MAX_WIDTH: Final = 100
+_NO_TERMINAL: Final = 80
+_CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": _MAX_WIDTH}
 
 
 @click.group(
     context_settings=_CONTEXT,
     epilog="Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 not verified.",
 )
-@click.version_option(package_name=DISTRIBUTION, prog_name=PROGRAM)
+@click.version_option(VERSION, prog_name=PROGRAM)
 @verbosity_options
 def cli(**_: bool) -> None:
     """Talk to the foobar enclave, and verify everything it says.
@@ -212,7 +214,7 @@ def verify_command(
 
 
 @cli.command("describe")
-@click.argument("path", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("path", type=PathType(allow_dash=True))
 @path_option(
     "--root-path",
     "--rootPath",
@@ -247,7 +249,7 @@ def describe_command(
 
 
 @cli.command("measure")
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image", type=PathType())
 @verbosity_options
 def measure_command(image: Path, **common: Any) -> None:
     """Compute the PCRs of an enclave image file (EIF), without nitro-cli.
@@ -274,7 +276,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code. Every error is one line on standard error."""
     try:
-        code = cli.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        code = cli.main(
+            args=list(arguments),
+            prog_name=PROGRAM,
+            standalone_mode=False,
+            terminal_width=_help_width(),
+        )
     except NoArgsIsHelpError as error:
         _say(error.format_message())
         return error.exit_code
@@ -286,6 +293,22 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(*_reported(error))
     # click returns the code of an Exit, and None where a command has just ended.
     return code if isinstance(code, int) else 0
+
+
+def _help_width() -> int:
+    """The width that click would choose, without `shutil` and the compressors that it loads."""
+    try:
+        columns = int(os.environ.get("COLUMNS", "0"))
+    except ValueError:
+        columns = 0
+    if columns <= 0:
+        try:
+            columns = os.get_terminal_size(
+                sys.__stdout__.fileno() if sys.__stdout__ else -1
+            ).columns
+        except (OSError, ValueError):  # no terminal
+            columns = 0
+    return max(min(columns or _NO_TERMINAL, _MAX_WIDTH) - 2, 50)
 
 
 def _reported(error: Exception) -> tuple[str, int]:
@@ -300,6 +323,9 @@ def _reported(error: Exception) -> tuple[str, int]:
         isinstance(error, OSError) and error.strerror
     ):  # of click's own output: --help on a full disk
         return f"cannot go on: {error.strerror}", 1
+    import logging
+    import traceback
+
     # Where it happened, without the exception's text: that may quote what it failed on.
     where = "".join(traceback.format_tb(error.__traceback__))
     logging.getLogger(__name__).debug("%s at\n%s", type(error).__name__, where)
@@ -403,4 +429,6 @@ def _message(ciphertext: str) -> Message:
 
 
 def _now() -> datetime:
+    from datetime import UTC, datetime
+
     return datetime.now(UTC)

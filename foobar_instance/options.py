@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
 
 PREFIX: Final = "FOOBAR"
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class PathType(click.Path):
+    """A path; `pathlib` is loaded only where one is given, which is not for --help."""
+
+    def coerce_path_result(self, value: str | os.PathLike[str]) -> Path:
+        """The `Path` to what click has read."""
+        from pathlib import Path
+
+        return Path(value)
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
@@ -23,7 +36,7 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
 
 def path_option(*names: str, **settings: Any) -> Callable[[F], F]:
     """An option that takes a path."""
-    return option(*names, type=click.Path(path_type=Path), **settings)
+    return option(*names, type=PathType(), **settings)
 
 
 def attestation_option(function: F) -> F:
@@ -32,7 +45,7 @@ def attestation_option(function: F) -> F:
         "--attestation-path",
         "--attestationPath",
         "attestation_path",
-        default=Path("./attestation.out"),
+        default="attestation.out",
         show_default=True,
         help="The key's attestation document.",
     )(function)

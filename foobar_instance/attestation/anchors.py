@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
-from importlib.resources import files
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from cryptography import x509
@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 Partition: TypeAlias = Literal["aws", "aws-us-gov"]
 
+# importlib.resources takes longer to load than click does.
+_FOLDER: Final = Path(__file__).with_name("roots")
 # SHA-256 of the DER, from AWS's "Verifying the root of trust" for each partition.
 _ROOTS: Final[dict[Partition, tuple[str, str]]] = {
     "aws": (
@@ -41,7 +43,7 @@ def packaged_root(partition: Partition = "aws") -> x509.Certificate:
             installation has been tampered with or is damaged.
     """
     name, fingerprint = _ROOTS[partition]
-    pem = files(__package__).joinpath("roots", name).read_bytes()
+    pem = (_FOLDER / name).read_bytes()
     root = x509.load_pem_x509_certificate(pem)
     found = hashlib.sha256(root.public_bytes(Encoding.DER)).hexdigest()
     if not hmac.compare_digest(found, fingerprint):

@@ -66,9 +66,9 @@ def test_the_options_of_each_command(command: str) -> None:
         ("create-key", "proxy_listen", "vsock:3:1001"),
         ("create-key", "enclave", "vsock:16:1000"),
         ("decrypt", "enclave", "vsock:16:1000"),
-        ("create-key", "attestation_path", Path("attestation.out")),
-        ("encrypt", "attestation_path", Path("attestation.out")),
-        ("decrypt", "attestation_path", Path("attestation.out")),
+        ("create-key", "attestation_path", "attestation.out"),
+        ("encrypt", "attestation_path", "attestation.out"),
+        ("decrypt", "attestation_path", "attestation.out"),
     ],
 )
 def test_the_defaults(command: str, name: str, default: object) -> None:

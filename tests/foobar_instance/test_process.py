@@ -127,3 +127,25 @@ def test_nor_does_an_exit_code(encrypting: list[str], redirect: str) -> None:
 def test_help_on_a_full_disk(option: str) -> None:
     code, stderr = process([option], redirect=">/dev/full")
     assert (code, stderr) == (1, "error: cannot go on: No space left on device\n")
+
+
+def test_the_help_is_as_wide_as_click_makes_it() -> None:
+    """The width is chosen without click's own code, which takes long to load."""
+    for columns in ("", "x", "0", "40", "70", "99", "300"):
+        done = subprocess.run(
+            [sys.executable, "-c", WIDTHS],
+            env=os.environ | {"COLUMNS": columns},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SECONDS,
+            check=True,
+        )
+        ours, click_s = done.stdout.split()
+        assert ours == click_s
+
+
+WIDTHS = """
+from foobar_instance.cli import _help_width, cli
+with cli.make_context("x", ["describe", "--help"]) as context:
+    print(_help_width(), context.make_formatter().width)
+"""
