@@ -1,0 +1,146 @@
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from foobar_shared.envelope import MAX_PLAINTEXT
+from tests.vm import lab as labs
+from tests.vm.backends import Backends
+from tests.vm.lab import Lab
+from tests.vm.machines import Completed, Machine
+from tests.vm.scenario import stage as stages
+from tests.vm.scenario.stage import ALTERED, ENCLAVE, PARENT, PROBE, Stage, cli
+
+# Booting takes longest, so each file takes the machines as the one before leaves them.
+ORDER: Final = ("whole_job", "vsock", "nsm", "altered", "parent_lost")
+
+# As long as a message may be, so that the request fills the longest line that the enclave takes.
+PLAINTEXT: Final = random.Random(0).randbytes(MAX_PLAINTEXT)  # noqa: S311 - a test pattern
+LETTERS: Final = PLAINTEXT.count(b"a")
+
+collect_ignore_glob = [] if os.environ.get(labs.VARIABLE) else ["test_*.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+
+
+@pytest.fixture(scope="session")
+def folder() -> Path:
+    return Path(os.environ[labs.VARIABLE])
+
+
+@pytest.fixture(scope="session")
+def lab(folder: Path) -> Lab:
+    return labs.load(folder)
+
+
+@pytest.fixture(scope="session")
+def stage(lab: Lab, folder: Path) -> Iterator[Stage]:
+    run = folder / "run"
+    run.mkdir(exist_ok=True)
+    with Backends(run) as backends:
+        stage = Stage(lab, backends, run)
+        stage.begin(PARENT, ENCLAVE, PROBE)
+        try:
+            yield stage
+        finally:
+            stage.close()
+        assert backends.failure is None
+
+
+@pytest.fixture
+def parent(stage: Stage) -> Machine:
+    return stage.machine(PARENT)
+
+
+@pytest.fixture
+def enclave(stage: Stage) -> Machine:
+    return stage.machine(ENCLAVE)
+
+
+@pytest.fixture
+def altered(stage: Stage) -> Machine:
+    return stage.machine(ALTERED)
+
+
+@pytest.fixture
+def probe(stage: Stage) -> Machine:
+    return stage.machine(PROBE)
+
+
+@pytest.fixture(scope="session")
+def measurements(lab: Lab, folder: Path) -> dict[str, Path]:
+    """What `foobar-instance measure` prints for each enclave image, as files."""
+    files = {}
+    for name in (ENCLAVE, ALTERED):
+        files[name] = folder / "run" / f"{name}.measurements.json"
+        files[name].write_bytes(host_cli("measure", str(lab.images[name].eif)))
+    return files
+
+
+@pytest.fixture(scope="session")
+def pcr0(measurements: dict[str, Path]) -> dict[str, str]:
+    texts = {name: json.loads(path.read_text()) for name, path in measurements.items()}
+    return {name: text["Measurements"]["PCR0"] for name, text in texts.items()}
+
+
+@dataclass(frozen=True)
+class WholeJob:
+    """The job as the parent did it: what each command said, and the files that it left."""
+
+    created: Completed
+    encrypted: Completed
+    decrypted: Completed
+    verified: Completed
+    key: bytes
+    proof: bytes
+
+    @property
+    def message(self) -> bytes:
+        """The ciphertext message, as `encrypt` printed it."""
+        return self.encrypted.stdout
+
+
+@pytest.fixture(scope="session")
+def job(stage: Stage, measurements: dict[str, Path]) -> WholeJob:
+    """The README's commands in /root of the parent, as root, with the addresses by default."""
+    parent = stage.machine(PARENT)
+    stage.machine(ENCLAVE)
+    parent.write_file(stages.MEASUREMENTS, measurements[ENCLAVE].read_bytes())
+    created = cli(parent, "create-key")
+    assert created.code == 0, created.stderr.decode()
+    encrypted = cli(parent, "encrypt", "--plaintext", "-", stdin=PLAINTEXT)
+    decrypted = cli(
+        parent, "decrypt", "--proof", "proof.json", "--ciphertext", "-", stdin=encrypted.stdout
+    )
+    assert decrypted.code == 0, decrypted.stderr.decode()
+    return WholeJob(
+        created=created,
+        encrypted=encrypted,
+        decrypted=decrypted,
+        verified=cli(
+            parent, "verify", "--proof", "proof.json", "--ciphertext", "-", stdin=encrypted.stdout
+        ),
+        key=parent.read_file("/root/attestation.out"),
+        proof=parent.read_file("/root/proof.json"),
+    )
+
+
+def host_cli(*arguments: str, stdin: bytes = b"", code: int = 0) -> bytes:
+    """Standard output of `foobar-instance` on this machine, or standard error where it refuses."""
+    done = subprocess.run(
+        [sys.executable, "-m", "foobar_instance", *arguments],
+        input=stdin,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr.decode()
+    return done.stderr if code else done.stdout
