@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Final
 
+from benchmarks.processes import PROGRAM, interpreter
 from benchmarks.report import Section, ratio_of
-from benchmarks.rounds import Contestant, process_seconds, take
+from benchmarks.rounds import take
 
-_PROGRAM: Final = "from foobar_instance.cli import main; main()"  # what the installed script does
 _BOUND: Final = 1.15
 
 
 def run(rounds: int) -> Section:
     """Milliseconds from before the process starts to after it has ended."""
-    measured = take(
-        [
-            _process("python -c pass", "pass"),
-            _process("import click", "import click"),
-            _process("foobar-instance --help", _PROGRAM, "--help"),
-            _process("foobar-instance --version", _PROGRAM, "--version"),
-        ],
-        # A process is short, and a noisy machine's median needs many.
-        rounds=rounds * 3,
-        unit="ms",
-    )
+    with interpreter() as python:
+        measured = take(
+            [
+                python.contestant("python -c pass", "pass"),
+                python.contestant("import click", "import click"),
+                python.contestant("foobar-instance --help", PROGRAM, "--help"),
+                python.contestant("foobar-instance --version", PROGRAM, "--version"),
+            ],
+            rounds=rounds * 3,  # a process is short, and a noisy machine's median needs many
+            unit="ms",
+        )
     click = measured["import click"]
     return Section(
         name="cli-help",
-        work="One whole process of the same interpreter, files cached.",
+        work="One whole process of the same interpreter, modules compiled and files cached.",
         measurements=tuple(measured.values()),
         ratios=(
             ratio_of(measured["foobar-instance --help"], click, bound=_BOUND, better="lower"),
@@ -36,8 +35,3 @@ def run(rounds: int) -> Section:
             ratio_of(click, measured["python -c pass"]),
         ),
     )
-
-
-def _process(who: str, code: str, *arguments: str) -> Contestant:
-    command = [sys.executable, "-c", code, *arguments]
-    return Contestant(who, lambda: process_seconds(command) * 1000)
