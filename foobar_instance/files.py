@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -75,6 +74,8 @@ def check_writable(path: Path) -> None:
         FileError: the folder is missing or takes no file, or something that is no regular file is
             in the file's place.
     """
+    import tempfile  # which loads shutil and compressors: nothing that reading needs
+
     _check_replaceable(path)
     folder = path.parent
     if not folder.is_dir():
@@ -94,6 +95,8 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         FileError: it can't be written; what was there before is still there.
     """
+    import tempfile
+
     _check_replaceable(path)
     temporary: Path | None = None
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,12 +13,11 @@ from foobar_instance.attestation import (
     Verifier,
 )
 from foobar_instance.errors import NotVerifiedError
+from foobar_instance.logs import debug
 from foobar_shared.aws_names import check_account_id, check_region, partition_of
 from foobar_shared.claims import KeyClaims, parse_key_claims
 from foobar_shared.envelope import load_p256_public_key
 from foobar_shared.errors import EnvelopeError, MessageError, NameFormatError
-
-_log: Final = logging.getLogger(__name__)
 
 MAX_AGE: Final = timedelta(minutes=5)
 """How old an answer may be that was asked for just now."""
@@ -110,7 +108,7 @@ def key_claims(attestation: Attestation, what: str) -> KeyClaims:
 
 
 def _log_verified(what: str, attestation: Attestation) -> None:
-    _log.debug("%s verifies: %s at %s", what, attestation.module_id, attestation.timestamp)
+    debug(__name__, "%s verifies: %s at %s", what, attestation.module_id, attestation.timestamp)
 
 
 def _arn_parts(arn: str) -> tuple[str, str, str, str]:
