@@ -40,8 +40,8 @@ def run(rounds: int) -> Section:
     mine = measured["foobar-instance encrypt"]
     return Section(
         name="cli-encrypt",
-        work="One whole process of the same interpreter, modules compiled and files cached; encrypt "
-        "verifies the key's attestation, all of its chain, and prints the message.",
+        work="One whole process of the same interpreter, modules compiled and files cached; "
+        "encrypt verifies the key's attestation, all of its chain, and prints the message.",
         measurements=tuple(measured.values()),
         ratios=(
             ratio_of(mine, measured[_IMPORTS], bound=1.1, better="lower"),
