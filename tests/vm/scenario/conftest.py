@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,8 +26,6 @@ ORDER: Final = ("whole_job", "vsock", "nsm", "altered", "parent_lost")
 PLAINTEXT: Final = random.Random(0).randbytes(MAX_PLAINTEXT)  # noqa: S311 - a test pattern
 LETTERS: Final = PLAINTEXT.count(b"a")
 
-collect_ignore_glob = [] if os.environ.get(labs.VARIABLE) else ["test_*.py"]
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
@@ -45,10 +44,11 @@ def lab(folder: Path) -> Lab:
 @pytest.fixture(scope="session")
 def stage(lab: Lab, folder: Path) -> Iterator[Stage]:
     run = folder / "run"
-    run.mkdir(exist_ok=True)
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir()
     with Backends(run) as backends:
         stage = Stage(lab, backends, run)
-        stage.begin(PARENT, ENCLAVE, PROBE)
+        stage.begin(PARENT, ENCLAVE)
         try:
             yield stage
         finally:
@@ -77,11 +77,12 @@ def probe(stage: Stage) -> Machine:
 
 
 @pytest.fixture(scope="session")
-def measurements(lab: Lab, folder: Path) -> dict[str, Path]:
+def measurements(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What `foobar-instance measure` prints for each enclave image, as files."""
+    folder = tmp_path_factory.mktemp("measurements")
     files = {}
     for name in (ENCLAVE, ALTERED):
-        files[name] = folder / "run" / f"{name}.measurements.json"
+        files[name] = folder / f"{name}.json"
         files[name].write_bytes(host_cli("measure", str(lab.images[name].eif)))
     return files
 
@@ -114,6 +115,7 @@ def job(stage: Stage, measurements: dict[str, Path]) -> WholeJob:
     """The README's commands in /root of the parent, as root, with the addresses by default."""
     parent = stage.machine(PARENT)
     stage.machine(ENCLAVE)
+    stage.begin(PROBE)  # this job keeps one processor busy
     parent.write_file(stages.MEASUREMENTS, measurements[ENCLAVE].read_bytes())
     created = cli(parent, "create-key")
     assert created.code == 0, created.stderr.decode()

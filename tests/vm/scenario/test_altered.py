@@ -22,12 +22,15 @@ def test_the_image_differs_in_one_byte(lab: Lab) -> None:
 
 
 @pytest.mark.usefixtures("altered")
-def test_the_cli_refuses_it_by_its_measurements(parent: Machine, job: WholeJob) -> None:
+def test_the_cli_refuses_it_by_its_measurements(
+    parent: Machine, job: WholeJob, pcr0: dict[str, str]
+) -> None:
     completed = cli(parent, "decrypt", "--ciphertext", "-", stdin=job.message)
     assert completed.code == 3
     assert completed.stdout == b""
     said = completed.stderr.decode()
-    assert "the enclave's attestation does not verify: PCR0" in said
+    assert "error: the enclave's attestation does not verify: " in said
+    assert f"PCR0 is {pcr0[ALTERED]}, not {pcr0[ENCLAVE]}" in said
     assert "(rule measurements)" in said
 
 
