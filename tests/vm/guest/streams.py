@@ -26,7 +26,8 @@ SECONDS: Final = 100.0
 _HELD_UP_SECONDS: Final = 2.0
 _CHUNK: Final = 64 * 1024
 _POLL_SECONDS: Final = 0.05
-_RECEIVE_BUFFER: Final = 64 * 1024  # TCP would take megabytes that nobody reads
+# TCP would take megabytes that nobody reads: with those at the relay's end, more than SIZE.
+_BUFFER: Final = 64 * 1024
 
 
 def content(side: str) -> bytes:
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _receive(connection, options.go)
     else:
         with listen(options.address) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
             _say(READY)
             connection, _ = listener.accept()
         with connection:
