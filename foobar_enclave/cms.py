@@ -20,7 +20,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from asn1crypto import cms, parser
+from asn1crypto import parser
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -48,15 +48,28 @@ _OCTET_STRING: Final = (0, 0, 4)
 _CONSTRUCTED_0: Final = (2, 1, 0)
 _PRIMITIVE_0: Final = (2, 0, 0)
 
-_SHA256: Final = {"algorithm": "sha256", "parameters": None}
-_OAEP: Final = {
-    "algorithm": "rsaes_oaep",
-    "parameters": {
-        "hash_algorithm": _SHA256,
-        "mask_gen_algorithm": {"algorithm": "mgf1", "parameters": _SHA256},
-        "p_source_algorithm": {"algorithm": "p_specified", "parameters": b""},
-    },
-}
+
+def _der(tag_class: int, constructed: int, tag: int, *contents: bytes) -> bytes:
+    return bytes(parser.emit(tag_class, constructed, tag, b"".join(contents)))
+
+
+def _oaep(sha256: bytes, mgf1_sha256: bytes) -> bytes:
+    """AlgorithmIdentifier of RSAES-OAEP with two hash functions and no label (RFC 8017 A.2.1)."""
+    oid = bytes.fromhex("06092a864886f70d010107")  # id-RSAES-OAEP
+    mgf1 = bytes.fromhex("06092a864886f70d010108")  # id-mgf1
+    parameters = _der(
+        *_SEQUENCE,
+        _der(2, 1, 0, sha256),
+        _der(2, 1, 1, _der(*_SEQUENCE, mgf1, mgf1_sha256)),
+    )
+    return _der(*_SEQUENCE, oid, parameters)
+
+
+_SHA256_OID: Final = bytes.fromhex("0609608648016503040201")  # id-sha256
+# RFC 4055 section 2.1: parameters NULL or absent, and both are to be accepted.
+_SHA256: Final = tuple(_der(*_SEQUENCE, _SHA256_OID, null) for null in (b"\x05\x00", b""))
+_OAEP: Final = frozenset(_oaep(one, other) for one in _SHA256 for other in _SHA256)
+_AES_256_CBC: Final = bytes.fromhex("060960864801650304012a")  # id-aes256-CBC
 
 
 def decrypt_enveloped_data(message: bytes, key: RSAPrivateKey) -> bytes:
@@ -147,27 +160,32 @@ def _parse(message: bytes) -> _Envelope:
     _demand(content_type.encoded == _ENVELOPED_DATA)
     _demand(version.encoded == _VERSION_2)
     _demand(inner_type.encoded == _DATA)
-    identifier, encrypted_key = _recipient(recipient.encoded)
-    return _Envelope(identifier, encrypted_key, _iv(algorithm.encoded), _content(content))
+    identifier, encrypted_key = _recipient(recipient)
+    return _Envelope(identifier, encrypted_key, _iv(algorithm), _content(content))
 
 
-def _recipient(encoded: bytes) -> tuple[bytes, bytes]:
+def _recipient(element: _Element) -> tuple[bytes, bytes]:
     """The recipient's key identifier and the encrypted key of a KeyTransRecipientInfo."""
-    recipient = cms.KeyTransRecipientInfo.load(encoded, strict=True)
-    _demand(recipient["version"].native == "v2")
-    _demand(recipient["key_encryption_algorithm"].native == _OAEP)
-    # DER, as KMS writes it here: no byte is left over in any of the nested structures.
-    _demand(recipient.dump(force=True) == encoded)
-    # An identifier of the other kind, issuer and serial number, is no bytes.
-    return bytes(recipient["rid"].native), bytes(recipient["encrypted_key"].native)
+    version, identifier, algorithm, encrypted_key = _children(element, _SEQUENCE)
+    _demand(version.encoded == _VERSION_2)
+    _demand(algorithm.encoded in _OAEP)
+    # DER, as KMS writes it here; an identifier by issuer and serial number has another tag.
+    der = _der(
+        *_SEQUENCE,
+        version.encoded,
+        _der(*_PRIMITIVE_0, identifier.content),
+        algorithm.encoded,
+        _der(*_OCTET_STRING, encrypted_key.content),
+    )
+    _demand(der == element.encoded)
+    return identifier.content, encrypted_key.content
 
 
-def _iv(encoded: bytes) -> bytes:
+def _iv(element: _Element) -> bytes:
     """The initialisation vector of an AES-256-CBC AlgorithmIdentifier (RFC 3565 section 4.2)."""
-    algorithm = cms.EncryptionAlgorithm.load(encoded, strict=True)
-    _demand(algorithm["algorithm"].native == "aes256_cbc")
-    _demand(algorithm.dump(force=True) == encoded)  # DER here too
-    iv = bytes(algorithm["parameters"].native)
+    _, parameters = _children(element, _SEQUENCE)
+    iv = parameters.content
+    _demand(element.encoded == _der(*_SEQUENCE, _AES_256_CBC, _der(*_OCTET_STRING, iv)))
     _demand(len(iv) == _BLOCK_BYTES)
     return iv
 

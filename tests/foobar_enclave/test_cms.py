@@ -392,3 +392,27 @@ def test_any_content_in_any_pieces_opens(content: bytes, cuts: list[int]) -> Non
 
 KEY = rsa.generate_private_key(65537, 2048)
 MESSAGE = enveloped(SECRET, KEY)
+
+
+@pytest.mark.parametrize("outer", [ber.NULL, b""], ids=["null", "absent"])
+@pytest.mark.parametrize("inner", [ber.NULL, b""], ids=["null", "absent"])
+def test_hash_parameters_may_be_null_or_absent(
+    outer: bytes, inner: bytes, rsa_key: rsa.RSAPrivateKey
+) -> None:
+    """RFC 4055 section 2.1: both forms must be accepted."""
+    made = parts(SECRET, rsa_key)
+    sha256 = HASH[2:].removesuffix(ber.NULL)
+    made.key_algorithm = sequence(
+        ber.RSAES_OAEP,
+        sequence(
+            definite(0xA0, sequence(sha256, outer)),
+            definite(0xA1, sequence(ber.MGF1, sequence(sha256, inner))),
+        ),
+    )
+    assert decrypt_enveloped_data(made.message(), rsa_key) == SECRET
+
+
+def test_the_recipient_is_der(rsa_key: rsa.RSAPrivateKey) -> None:
+    made = parts(SECRET, rsa_key)
+    long_form = b"\x80\x81\x20" + made.identifier[2:]
+    refuse(dataclasses.replace(made, identifier=long_form).message(), rsa_key)
