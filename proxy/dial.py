@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -11,9 +12,40 @@ from typing import Final, TypeAlias
 
 from foobar_shared.addresses import Address, TcpAddress, UnixAddress
 
-_Candidate: TypeAlias = tuple[socket.AddressFamily, str | tuple[int, int] | tuple[object, ...]]
+Candidate: TypeAlias = tuple[socket.AddressFamily, str | tuple[int, int] | tuple[object, ...]]
 
 _PENDING: Final = {errno.EINPROGRESS, errno.EINTR}
+
+
+def known_address(target: Address) -> Candidate | None:
+    """The family and socket address of a target that needs no resolver; None where it does."""
+    if isinstance(target, UnixAddress):
+        return (socket.AF_UNIX, target.path)
+    if not isinstance(target, TcpAddress):
+        return (socket.AF_VSOCK, (target.cid, target.port))
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, target.host)
+            return (family, (target.host, target.port))
+    return None
+
+
+def start(place: Candidate) -> tuple[socket.socket, bool]:
+    """A non-blocking socket that is being connected, and whether it is already.
+
+    Raises:
+        OSError: what the system says.
+    """
+    family, sockaddr = place
+    dialled = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        code = dialled.connect_ex(sockaddr)
+        if code and code not in _PENDING:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled, code == 0
 
 
 def dial(target: Address, *, seconds: float, stopping: socket.socket) -> socket.socket:
@@ -53,11 +85,10 @@ def dial(target: Address, *, seconds: float, stopping: socket.socket) -> socket.
     raise failure
 
 
-def _candidates(target: Address) -> list[_Candidate]:
-    if isinstance(target, UnixAddress):
-        return [(socket.AF_UNIX, target.path)]
-    if not isinstance(target, TcpAddress):
-        return [(socket.AF_VSOCK, (target.cid, target.port))]
+def _candidates(target: Address) -> list[Candidate]:
+    if known := known_address(target):
+        return [known]
+    assert isinstance(target, TcpAddress)  # noqa: S101 - what else needs a resolver?
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # an empty label, or one of more than 63 characters

@@ -1,35 +1,31 @@
 """The relay: bytes both ways between accepted connections and a target, looked at by nobody.
 
-One thread waits for all sockets (epoll) and moves bytes through one buffer. Resolving a name
-blocks, so each connection is dialled in a short-lived thread of its own.
+One thread waits for all sockets (epoll), moves bytes and dials. Only a target whose name must be
+resolved is dialled in short-lived threads, since that blocks.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import select
 import socket
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
 from foobar_shared.addresses import Address
-from proxy.dial import dial
-from proxy.pipes import Connection
-
-BUFFER_BYTES: Final = 256 * 1024
+from proxy.diallers import Diallers, Pair
+from proxy.pipes import Connection, Half
+from proxy.pool import Pool
 
 _log: Final = logging.getLogger(__name__)
 
 _TICK_SECONDS: Final = 1.0
 _ACCEPT_PAUSE_SECONDS: Final = 0.1
-_DIALLERS_STOP_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +35,6 @@ class RelayLimits:
     connections: int = 256
     connect_seconds: float = 10.0
     idle_seconds: float = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Dialled:
-    accepted: socket.socket
-    dialled: socket.socket | None
 
 
 class Relay:
@@ -74,15 +64,18 @@ class Relay:
         self._limits = limits
         self._clock = clock
         self._epoll = select.epoll()
-        self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self._halves: dict[int, tuple[Connection, socket.socket]] = {}  # by descriptor
-        self._waits: dict[int, int] = {}  # events by descriptor, as registered
-        self._connections: OrderedDict[Connection, float] = OrderedDict()  # longest idle first
-        self._dialling: dict[socket.socket, threading.Thread] = {}
-        self._dialled: queue.SimpleQueue[_Dialled] = queue.SimpleQueue()
+        self._pool = Pool()
+        self._halves: dict[int, Half] = {}  # by descriptor
+        self._connections: set[Connection] = set()
         self._wake_reader, self._wake_writer = _wake_pair()
-        self._stop_reader, self._stop_writer = _wake_pair()
+        self._dialling = Diallers(
+            target,
+            seconds=limits.connect_seconds,
+            epoll=self._epoll,
+            wake=lambda: _wake(self._wake_writer),
+        )
         self._accept_again = 0.0  # by time.monotonic(); 0 while the listener is registered
+        self._look_for_idle = 0.0  # by the clock
         self._stopped = False
         self._thread: threading.Thread | None = None
 
@@ -104,8 +97,8 @@ class Relay:
     def stop(self) -> None:
         """Make `serve_forever` end; from any thread or signal handler."""
         self._stopped = True
-        for writer in (self._stop_writer, self._wake_writer):
-            _wake(writer)
+        self._dialling.interrupt()
+        _wake(self._wake_writer)
 
     def serve_forever(self) -> None:
         """Relay until `stop`, then close everything, the listener too.
@@ -123,18 +116,43 @@ class Relay:
             self._close()
 
     def _turn(self) -> None:
-        ready = self._epoll.poll(_ACCEPT_PAUSE_SECONDS if self._accept_again else _TICK_SECONDS)
+        ready = self._epoll.poll(self._patience())
+        now = self._clock()
+        strangers = []
+        for fd, mask in ready:
+            half = self._halves.get(fd)
+            if half is None:
+                strangers.append(fd)
+            else:
+                half.connection.active = now
+                self._move(half, mask)
+        # Only now may descriptors be opened: the numbers of those that were closed above may be
+        # among the ones that are still to come in `ready`.
+        for fd in strangers:
+            self._welcome(fd)
         if self._accept_again and time.monotonic() >= self._accept_again:
             self._accept_again = 0.0
             self._epoll.register(self._listener, select.EPOLLIN)
-        for fd, mask in ready:
-            if fd == self._wake_reader.fileno():
-                self._take_dialled()
-            elif fd in self._halves:
-                self._move(*self._halves[fd], mask)
-            elif fd == self._listener.fileno():
-                self._accept()
-        self._drop_idle()
+        self._dialling.expire()
+        if now >= self._look_for_idle:
+            self._look_for_idle = now + _TICK_SECONDS
+            self._drop_idle(now)
+
+    def _patience(self) -> float:
+        seconds = _ACCEPT_PAUSE_SECONDS if self._accept_again else _TICK_SECONDS
+        left = self._dialling.seconds_left
+        return seconds if left is None else min(seconds, left)
+
+    def _welcome(self, fd: int) -> None:
+        if fd == self._listener.fileno():
+            self._accept()
+        elif fd == self._wake_reader.fileno():
+            with contextlib.suppress(BlockingIOError):
+                self._wake_reader.recv(4096)
+            for pair in self._dialling.finished():
+                self._join(pair)
+        elif fd in self._dialling:
+            self._join(self._dialling.finish(fd))
 
     def _accept(self) -> None:
         try:
@@ -153,100 +171,60 @@ class Relay:
             _log.warning("refused a connection: %d are open", self._limits.connections)
             accepted.close()
         else:
-            self._start_dialling(accepted)
+            accepted.setblocking(False)
+            self._join(self._dialling.begin(accepted))
 
     def _is_allowed(self, peer: object) -> bool:
         if self._allowed_cid is None or self._listener.family != socket.AF_VSOCK:
             return True
         return isinstance(peer, tuple) and peer[0] == self._allowed_cid
 
-    def _start_dialling(self, accepted: socket.socket) -> None:
-        accepted.setblocking(False)
-        thread = threading.Thread(
-            target=self._dial, args=(accepted,), name="relay-dial", daemon=True
-        )
-        self._dialling[accepted] = thread
-        try:
-            thread.start()
-        except RuntimeError as error:  # no thread to be had
-            _log.warning("refused a connection: %s", error)
-            del self._dialling[accepted]
-            accepted.close()
-
-    def _dial(self, accepted: socket.socket) -> None:
-        dialled = None
-        try:
-            dialled = dial(
-                self._target, seconds=self._limits.connect_seconds, stopping=self._stop_reader
-            )
-        except InterruptedError:
-            pass
-        except OSError as error:
-            _log.warning("cannot reach %s: %s", self._target, error.strerror or error)
-        finally:
-            self._dialled.put(_Dialled(accepted, dialled))
-            _wake(self._wake_writer)
-
-    def _take_dialled(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_reader.recv(4096)
-        for result in self._results():
-            if result.dialled is None:
-                result.accepted.close()
-            else:
-                self._join(result.accepted, result.dialled)
-            del self._dialling[result.accepted]
-
-    def _results(self) -> list[_Dialled]:
-        results = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                results.append(self._dialled.get_nowait())
-        return results
-
-    def _join(self, accepted: socket.socket, dialled: socket.socket) -> None:
-        connection = Connection(accepted, dialled)
-        self._connections[connection] = self._clock()
-        for half in connection.sockets:
-            self._halves[half.fileno()] = (connection, half)
-            self._wait_for(connection, half)
+    def _join(self, pair: Pair | None) -> None:
+        if pair is None:
+            return
+        connection = Connection(*pair, self._pool)
+        connection.active = self._clock()
+        self._connections.add(connection)
+        for half in connection.halves:
+            self._halves[half.fd] = half
+            self._wait_for(half)
         _log.debug("connection open: %d", len(self._connections))
 
-    def _move(self, connection: Connection, half: socket.socket, mask: int) -> None:
-        self._connections[connection] = self._clock()
-        self._connections.move_to_end(connection)
+    def _move(self, half: Half, mask: int) -> None:
+        connection = half.connection
         try:
-            connection.move(half, mask, self._buffer)
+            half.move(mask)
         except OSError as error:
             self._drop(connection, f"lost ({error.strerror})", logging.INFO, reset=True)
             return
         if connection.done:
             self._drop(connection, "ended")
             return
-        for one in connection.sockets:
-            self._wait_for(connection, one)
-        if not mask & (select.EPOLLIN | select.EPOLLOUT) and not connection.events(half):
+        for one in connection.halves:
+            self._wait_for(one)
+        if not mask & (select.EPOLLIN | select.EPOLLOUT) and not half.wanted():
             self._forget(half)  # a hang-up is reported again and again until it can be acted on
 
-    def _wait_for(self, connection: Connection, half: socket.socket) -> None:
-        events = connection.events(half)
-        fd = half.fileno()
-        if fd not in self._waits:
-            self._epoll.register(fd, events)
-        elif self._waits[fd] != events:
-            self._epoll.modify(fd, events)
-        self._waits[fd] = events
+    def _wait_for(self, half: Half) -> None:
+        wanted = half.wanted()
+        if wanted == half.events:
+            return
+        if half.events is not None:
+            self._epoll.modify(half.fd, wanted)
+        elif wanted:
+            self._epoll.register(half.fd, wanted)
+        else:
+            return
+        half.events = wanted
 
-    def _forget(self, half: socket.socket) -> None:
-        if self._waits.pop(half.fileno(), None) is not None:
-            self._epoll.unregister(half)
+    def _forget(self, half: Half) -> None:
+        if half.events is not None:
+            self._epoll.unregister(half.fd)
+            half.events = None
 
-    def _drop_idle(self) -> None:
-        deadline = self._clock() - self._limits.idle_seconds
-        while self._connections:
-            connection, active = next(iter(self._connections.items()))
-            if active >= deadline:
-                return
+    def _drop_idle(self, now: float) -> None:
+        deadline = now - self._limits.idle_seconds
+        for connection in [one for one in self._connections if one.active < deadline]:
             self._drop(connection, "idle", logging.INFO)
 
     def _drop(
@@ -259,28 +237,21 @@ class Relay:
             connection.up.moved,
             connection.down.moved,
         )
-        del self._connections[connection]
-        for half in connection.sockets:
+        self._connections.discard(connection)
+        for half in connection.halves:
             self._forget(half)
-            del self._halves[half.fileno()]
+            del self._halves[half.fd]
         connection.close(reset=reset)
 
     def _close(self) -> None:
         self._listener.close()
-        _wake(self._stop_writer)
         for connection in list(self._connections):
             self._drop(connection, "stopped", logging.INFO)
-        deadline = time.monotonic() + _DIALLERS_STOP_SECONDS
-        for accepted, thread in self._dialling.items():
-            thread.join(max(0.0, deadline - time.monotonic()))
-            accepted.close()
-        for result in self._results():
-            result.accepted.close()
-            if result.dialled is not None:
-                result.dialled.close()
+        self._dialling.close()
+        self._pool.close()
         self._epoll.close()
-        for end in (self._wake_reader, self._wake_writer, self._stop_reader, self._stop_writer):
-            end.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
 
 
 def _wake_pair() -> tuple[socket.socket, socket.socket]:

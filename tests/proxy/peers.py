@@ -56,8 +56,9 @@ class Link:
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
         """A connection to the relay, and the one it makes to the target for it."""
+        before = set(self.relay._connections)
         client, server = self.client(), self.accept()
-        assert eventually(lambda: not self.relay._dialling)
+        assert eventually(lambda: bool(self.relay._connections - before))
         return client, server
 
     def accept(self) -> socket.socket:

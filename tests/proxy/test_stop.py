@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from foobar_shared.addresses import TcpAddress, UnixAddress, connect, listen
-from proxy.relay import Relay, _Dialled
+from proxy.diallers import _Outcome
+from proxy.relay import Relay
 from tests.proxy.peers import Link, deaf_target, descriptors, eventually, is_over, send_until_full
 
 Start = Callable[..., Link]
@@ -92,7 +93,7 @@ def test_stop_before_serving_and_twice(tmp_path: Path) -> None:
 def test_target_that_answers_during_the_stop_is_closed(tmp_path: Path) -> None:
     relay = Relay(listen(UnixAddress(str(tmp_path / "front"))), TcpAddress("127.0.0.1", 9))
     accepted, dialled = socket.socketpair()
-    relay._dialled.put(_Dialled(accepted, dialled))
+    relay._dialling._outcomes.put(_Outcome(accepted, dialled))
     relay.stop()
     relay.serve_forever()
     assert accepted.fileno() == dialled.fileno() == -1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.pipes import Connection
-from proxy.relay import BUFFER_BYTES
+from proxy.pool import BUFFER_BYTES, Pool
 from tests.proxy.peers import (
     Link,
     digest,
@@ -79,7 +79,7 @@ def test_reader_that_does_not_read_stops_the_writer(start: Start, front: str, ba
     sent = send_until_full(client, data)
     assert sent < len(data)
     (connection,) = link.relay._connections
-    assert len(connection.up._rest) <= BUFFER_BYTES
+    assert connection.up.waiting <= BUFFER_BYTES
     send_all(client, data[sent:])
     assert digest(receive_all(server)) == digest(data)
 
@@ -125,8 +125,7 @@ def test_any_chunks_arrive_in_order(
     for one in (client, accepted, dialled, server):
         one.setblocking(False)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least the kernel allows
-    connection = Connection(accepted, dialled)
-    buffer = memoryview(bytearray(buffer_bytes))
+    connection = Connection(accepted, dialled, Pool(size=buffer_bytes))
     ends = {client: (up, bytearray()), server: (down, bytearray())}
     finished: set[socket.socket] = set()
     unsent = {peer: list(sent) for peer, (sent, _) in ends.items()}
@@ -137,8 +136,8 @@ def test_any_chunks_arrive_in_order(
             if peers_send:
                 for peer, queue in unsent.items():
                     _send_next(peer, queue)
-            for half in connection.sockets:
-                connection.move(half, connection.events(half), buffer)
+            for half in connection.halves:
+                half.move(half.wanted())
             for peer, (_, got) in ends.items():
                 if _receive(peer, got):
                     finished.add(peer)
