@@ -12,24 +12,30 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import socket
 import struct
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import Final
 
 from proxy.pool import KernelPipe, Pool
 
 _INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
-_GONE: Final = select.EPOLLHUP | select.EPOLLERR
+_GONE: Final = EPOLLHUP | EPOLLERR
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds (socket(7))
 
 _MANY: Final = 64 * 1024  # bytes of one read from which on splicing is cheaper than copying
 _FEW: Final = 16 * 1024  # and down to which it is not dearer
+_AT_ONCE: Final = os.SPLICE_F_NONBLOCK
 _CANNOT_SPLICE: Final = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class Pipe:
     """One direction: reads from `source`, writes to `sink`, keeps what the sink did not take."""
+
+    __slots__ = (
+        "_can_splice", "_kept", "_many", "_pool", "_rest", "closed", "moved", "sink", "source",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(self, source: socket.socket, sink: socket.socket, pool: Pool) -> None:
         self.source = source
@@ -39,103 +45,112 @@ class Pipe:
         self.waiting = 0  # bytes that the sink has not taken yet
         self._pool = pool
         self._can_splice = source.family in _INTERNET
-        self._many = False  # the last read brought much
-        self._carrier: memoryview | KernelPipe | None = None  # holds what waits
-        self._rest = memoryview(b"")  # of the carrier, where that is a buffer
+        self._many = False  # the last read brought so much that splicing pays
+        self._kept: memoryview | KernelPipe | None = None  # what the waiting bytes are in
+        self._rest = memoryview(b"")  # the waiting bytes themselves, where that is a buffer
 
     def read(self) -> None:
-        """Move what the source has now, at most a carrier full, as far as the sink takes it.
+        """Move what the source has now, at most a buffer of it, as far as the sink takes it.
 
         Only while nothing waits: what the sink has not taken stops the source.
-        """
-        carrier = self._pool.pipe() if self._many and self._can_splice else None
-        if carrier is None:
-            self._read_into(self._pool.buffer())
-        else:
-            self._splice_into(carrier)
 
-    def write(self) -> None:
-        """Move what was kept, as far as the sink takes it."""
+        Raises:
+            OSError: a peer reset its connection, or the network lost it.
+        """
+        kernel = self._pool.pipe() if self._many else None
         try:
-            self.waiting -= self._send()
+            if kernel is None:
+                self._copy()
+            else:
+                self._splice(kernel)
         except BlockingIOError:
             return
+
+    def write(self) -> None:
+        """Move what was kept, as far as the sink takes it.
+
+        Raises:
+            OSError: a peer reset its connection, or the network lost it.
+        """
+        if isinstance(self._kept, KernelPipe):
+            self.waiting -= self._taken_from(self._kept, self.waiting)
+        else:
+            sent = self._taken(self._rest)
+            self._rest = self._rest[sent:]
+            self.waiting -= sent
+        if self.closed or not self.waiting:
+            self.drop()
+
+    def drop(self) -> None:
+        """Let go of what is kept."""
+        if isinstance(self._kept, KernelPipe):
+            if self.waiting:
+                self._kept.close()
+            else:
+                self._pool.give_back_pipe(self._kept)
+        elif self._kept is not None:
+            self._pool.give_back_buffer(self._kept)
+        self._kept = None
+        self._rest = memoryview(b"")
+        self.waiting = 0
+
+    def _copy(self) -> None:
+        buffer = self._pool.buffer
+        count = self.source.recv_into(buffer)
+        if count == 0:
+            self._end()
+            return
+        self.moved += count
+        self._many = self._can_splice and count >= _MANY
+        sent = self._taken(buffer[:count])
+        if sent < count and not self.closed:
+            self._pool.keep_buffer()
+            self._kept, self._rest, self.waiting = buffer, buffer[sent:count], count - sent
+
+    def _splice(self, kernel: KernelPipe) -> None:
+        try:
+            count = os.splice(self.source.fileno(), kernel.writer, self._pool.size, flags=_AT_ONCE)
+        except OSError as error:
+            if error.errno not in _CANNOT_SPLICE:
+                raise
+            self._can_splice = self._many = False  # nothing was taken: epoll reports it again
+            return
+        if count == 0:
+            self._end()
+            return
+        self.moved += count
+        self._many = count >= _FEW
+        sent = self._taken_from(kernel, count)
+        if sent < count:
+            self._pool.keep_pipe()
+            self._kept, self.waiting = kernel, count - sent
+            if self.closed:
+                self.drop()
+
+    def _end(self) -> None:
+        self.closed = True  # and all before it is written, for nothing is read until it is
+        with contextlib.suppress(OSError):
+            self.sink.shutdown(socket.SHUT_WR)
+
+    def _taken(self, data: memoryview) -> int:
+        try:
+            return self.sink.send(data)
+        except BlockingIOError:
+            return 0
         except BrokenPipeError:
             # The sink's peer reads no more. What it wrote before may still be on its way, so only
             # this direction is over.
             self.closed = True
-            self.drop()
-        else:
-            if not self.waiting:
-                self._give_back()
+            return 0
 
-    def drop(self) -> None:
-        """Let go of what waits."""
-        if isinstance(self._carrier, KernelPipe):
-            self._carrier.close()
-            self._carrier = None
-        elif self._carrier is not None:
-            self._give_back()
-        self.waiting = 0
-
-    def _read_into(self, buffer: memoryview) -> None:
-        self._carrier = buffer
+    def _taken_from(self, kernel: KernelPipe, count: int) -> int:
         try:
-            count = self.source.recv_into(buffer)
-        except OSError as error:
-            self._give_back()
-            if isinstance(error, BlockingIOError):
-                return
-            raise
-        self._many = count >= _MANY
-        self._rest = buffer[:count]
-        self._pass_on(count)
-
-    def _splice_into(self, pipe: KernelPipe) -> None:
-        self._carrier = pipe
-        try:
-            count = os.splice(
-                self.source.fileno(), pipe.writer, self._pool.size, flags=os.SPLICE_F_NONBLOCK
-            )
-        except OSError as error:
-            self._give_back()
-            if isinstance(error, BlockingIOError):
-                return
-            if error.errno not in _CANNOT_SPLICE:
-                raise
-            self._can_splice = False  # and nothing was taken: epoll reports it again
-            return
-        self._many = count >= _FEW
-        self._pass_on(count)
-
-    def _pass_on(self, count: int) -> None:
-        if count == 0:  # and all before it is written, for nothing is read until it is
+            return os.splice(kernel.reader, self.sink.fileno(), count, flags=_AT_ONCE)
+        except BlockingIOError:
+            return 0
+        except BrokenPipeError:  # as above
             self.closed = True
-            self._give_back()
-            with contextlib.suppress(OSError):
-                self.sink.shutdown(socket.SHUT_WR)
-            return
-        self.moved += count
-        self.waiting = count
-        self.write()
-
-    def _send(self) -> int:
-        if isinstance(self._carrier, KernelPipe):
-            return os.splice(
-                self._carrier.reader,
-                self.sink.fileno(),
-                self.waiting,
-                flags=os.SPLICE_F_NONBLOCK,
-            )
-        sent = self.sink.send(self._rest)
-        self._rest = self._rest[sent:]
-        return sent
-
-    def _give_back(self) -> None:
-        if self._carrier is not None:
-            self._pool.give_back(self._carrier)
-        self._carrier = None
-        self._rest = memoryview(b"")
+            return 0
 
 
 class Half:
@@ -153,23 +168,26 @@ class Half:
 
     def wanted(self) -> int:
         """The epoll events to wait for; 0 for only its loss."""
-        out = self.out
-        mask = 0 if out.closed or out.waiting else select.EPOLLIN
-        return mask | select.EPOLLOUT if self.back.waiting else mask
+        mask = 0 if self.out.closed or self.out.waiting else EPOLLIN
+        return mask | EPOLLOUT if self.back.waiting else mask
 
-    def move(self, mask: int) -> None:
+    def move(self, mask: int) -> bool:
         """Move bytes after epoll reported `mask`.
+
+        Returns:
+            Whether there may be something else to wait for than before.
 
         Raises:
             OSError: a peer reset its connection, or the network lost it.
         """
         out, back = self.out, self.back
-        if back.waiting and mask & (select.EPOLLOUT | _GONE):
+        if back.waiting and mask & (EPOLLOUT | _GONE):
             back.write()
-        if not (out.closed or out.waiting) and mask & (select.EPOLLIN | _GONE):
+        if not (out.closed or out.waiting) and mask & (EPOLLIN | _GONE):
             out.read()
         elif mask & _GONE and out.closed:
             back.closed = True  # the peer has sent all it had, and is there no more to receive
+        return mask != EPOLLIN or out.closed or out.waiting > 0
 
 
 class Connection:

@@ -28,37 +28,46 @@ class KernelPipe:
 
 
 class Pool:
-    """The empty ones. All directions of a relay share one of each kind until one keeps it."""
+    """One empty buffer and kernel pipe that all directions of a relay share until one keeps it."""
 
     def __init__(self, *, size: int = BUFFER_BYTES) -> None:
         self.size = size  # bytes that a buffer holds, and the most that a kernel pipe is given
+        self.buffer = memoryview(bytearray(size))
+        self._pipe: KernelPipe | None = None
         self._buffers: list[memoryview] = []
         self._pipes: list[KernelPipe] = []
 
-    def buffer(self) -> memoryview:
-        """An empty buffer of `size` bytes, to be given back."""
-        return self._buffers.pop() if self._buffers else memoryview(bytearray(self.size))
+    def keep_buffer(self) -> None:
+        """Leave the shared buffer to a direction in which bytes wait."""
+        self.buffer = self._buffers.pop() if self._buffers else memoryview(bytearray(self.size))
+
+    def give_back_buffer(self, buffer: memoryview) -> None:
+        """Take a buffer back from which nothing waits any more."""
+        if len(self._buffers) < _SPARE:
+            self._buffers.append(buffer)
 
     def pipe(self) -> KernelPipe | None:
-        """An empty kernel pipe, to be given back or closed; None where none can be made now."""
-        if self._pipes:
-            return self._pipes.pop()
-        try:
-            return KernelPipe()
-        except OSError:  # no descriptors: bytes are copied meanwhile
-            return None
+        """The shared kernel pipe; None where none can be made now."""
+        if self._pipe is None:
+            with contextlib.suppress(OSError):  # no descriptors: bytes are copied meanwhile
+                self._pipe = self._pipes.pop() if self._pipes else KernelPipe()
+        return self._pipe
 
-    def give_back(self, empty: memoryview | KernelPipe) -> None:
-        """Take back what is empty again."""
-        if isinstance(empty, KernelPipe):
-            if len(self._pipes) < _SPARE:
-                self._pipes.append(empty)
-            else:
-                empty.close()
-        elif len(self._buffers) < _SPARE:
-            self._buffers.append(empty)
+    def keep_pipe(self) -> None:
+        """Leave the shared kernel pipe to a direction in which bytes wait."""
+        self._pipe = None
+
+    def give_back_pipe(self, pipe: KernelPipe) -> None:
+        """Take a kernel pipe back in which nothing waits any more."""
+        if len(self._pipes) < _SPARE:
+            self._pipes.append(pipe)
+        else:
+            pipe.close()
 
     def close(self) -> None:
         """Close the kernel pipes."""
+        if self._pipe is not None:
+            self._pipes.append(self._pipe)
+        self._pipe = None
         while self._pipes:
             self._pipes.pop().close()

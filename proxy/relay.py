@@ -74,6 +74,7 @@ class Relay:
             epoll=self._epoll,
             wake=lambda: _wake(self._wake_writer),
         )
+        self._patience = _TICK_SECONDS  # until something is to be done without an event
         self._accept_again = 0.0  # by time.monotonic(); 0 while the listener is registered
         self._look_for_idle = 0.0  # by the clock
         self._stopped = False
@@ -116,7 +117,7 @@ class Relay:
             self._close()
 
     def _turn(self) -> None:
-        ready = self._epoll.poll(self._patience())
+        ready = self._epoll.poll(self._patience)
         now = self._clock()
         strangers = []
         for fd, mask in ready:
@@ -130,18 +131,25 @@ class Relay:
         # among the ones that are still to come in `ready`.
         for fd in strangers:
             self._welcome(fd)
-        if self._accept_again and time.monotonic() >= self._accept_again:
-            self._accept_again = 0.0
-            self._epoll.register(self._listener, select.EPOLLIN)
-        self._dialling.expire()
+        if strangers or self._patience < _TICK_SECONDS:
+            self._look_at_time()
         if now >= self._look_for_idle:
             self._look_for_idle = now + _TICK_SECONDS
             self._drop_idle(now)
 
-    def _patience(self) -> float:
-        seconds = _ACCEPT_PAUSE_SECONDS if self._accept_again else _TICK_SECONDS
+    def _look_at_time(self) -> None:
+        """Accept again, and give up dialling, when it is time; and learn when to look again."""
+        self._patience = _TICK_SECONDS
+        if self._accept_again:
+            if time.monotonic() >= self._accept_again:
+                self._accept_again = 0.0
+                self._epoll.register(self._listener, select.EPOLLIN)
+            else:
+                self._patience = _ACCEPT_PAUSE_SECONDS
+        self._dialling.expire()
         left = self._dialling.seconds_left
-        return seconds if left is None else min(seconds, left)
+        if left is not None:
+            self._patience = min(self._patience, left)
 
     def _welcome(self, fd: int) -> None:
         if fd == self._listener.fileno():
@@ -191,12 +199,17 @@ class Relay:
         _log.debug("connection open: %d", len(self._connections))
 
     def _move(self, half: Half, mask: int) -> None:
-        connection = half.connection
         try:
-            half.move(mask)
+            changed = half.move(mask)
         except OSError as error:
-            self._drop(connection, f"lost ({error.strerror})", logging.INFO, reset=True)
+            self._drop(half.connection, f"lost ({error.strerror})", logging.INFO, reset=True)
             return
+        if changed:
+            self._settle(half, mask)
+
+    def _settle(self, half: Half, mask: int) -> None:
+        """Wait for what is now to be waited for."""
+        connection = half.connection
         if connection.done:
             self._drop(connection, "ended")
             return
