@@ -59,12 +59,22 @@ class Pipe:
         """
         kernel = self._pool.pipe() if self._many else None
         try:
-            if kernel is None:
-                self._copy()
-            else:
+            if kernel is not None:
                 self._splice(kernel)
+                return
+            buffer = self._pool.buffer
+            count = self.source.recv_into(buffer)
         except BlockingIOError:
             return
+        if count == 0:
+            self._end()
+            return
+        self.moved += count
+        self._many = self._can_splice and count >= _MANY
+        sent = self._taken(buffer[:count])
+        if sent < count and not self.closed:
+            self._pool.keep_buffer()
+            self._kept, self._rest, self.waiting = buffer, buffer[sent:count], count - sent
 
     def write(self) -> None:
         """Move what was kept, as far as the sink takes it.
@@ -93,19 +103,6 @@ class Pipe:
         self._kept = None
         self._rest = memoryview(b"")
         self.waiting = 0
-
-    def _copy(self) -> None:
-        buffer = self._pool.buffer
-        count = self.source.recv_into(buffer)
-        if count == 0:
-            self._end()
-            return
-        self.moved += count
-        self._many = self._can_splice and count >= _MANY
-        sent = self._taken(buffer[:count])
-        if sent < count and not self.closed:
-            self._pool.keep_buffer()
-            self._kept, self._rest, self.waiting = buffer, buffer[sent:count], count - sent
 
     def _splice(self, kernel: KernelPipe) -> None:
         try:

@@ -119,14 +119,21 @@ class Relay:
     def _turn(self) -> None:
         ready = self._epoll.poll(self._patience)
         now = self._clock()
+        half_of = self._halves.get
         strangers = []
         for fd, mask in ready:
-            half = self._halves.get(fd)
+            half = half_of(fd)
             if half is None:
                 strangers.append(fd)
-            else:
-                half.connection.active = now
-                self._move(half, mask)
+                continue
+            half.connection.active = now
+            try:
+                changed = half.move(mask)
+            except OSError as error:
+                self._drop(half.connection, f"lost ({error.strerror})", logging.INFO, reset=True)
+                continue
+            if changed:
+                self._settle(half, mask)
         # Only now may descriptors be opened: the numbers of those that were closed above may be
         # among the ones that are still to come in `ready`.
         for fd in strangers:
@@ -197,15 +204,6 @@ class Relay:
             self._halves[half.fd] = half
             self._wait_for(half)
         _log.debug("connection open: %d", len(self._connections))
-
-    def _move(self, half: Half, mask: int) -> None:
-        try:
-            changed = half.move(mask)
-        except OSError as error:
-            self._drop(half.connection, f"lost ({error.strerror})", logging.INFO, reset=True)
-            return
-        if changed:
-            self._settle(half, mask)
 
     def _settle(self, half: Half, mask: int) -> None:
         """Wait for what is now to be waited for."""
