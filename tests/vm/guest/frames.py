@@ -76,9 +76,11 @@ def data(value: object) -> bytes:
         FrameError: it carries something else there.
     """
     try:
-        return base64.b64decode(str(value), validate=True)
+        if isinstance(value, str):
+            return base64.b64decode(value, validate=True)
     except ValueError as error:
         raise FrameError("no base64 where there should be") from error
+    raise FrameError("no base64 where there should be")
 
 
 def _decode(line: bytes) -> dict[str, object]:
