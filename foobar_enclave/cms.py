@@ -69,7 +69,8 @@ _SHA256_OID: Final = bytes.fromhex("0609608648016503040201")  # id-sha256
 # RFC 4055 section 2.1: parameters NULL or absent, and both are to be accepted.
 _SHA256: Final = tuple(_der(*_SEQUENCE, _SHA256_OID, null) for null in (b"\x05\x00", b""))
 _OAEP: Final = frozenset(_oaep(one, other) for one in _SHA256 for other in _SHA256)
-_AES_256_CBC: Final = bytes.fromhex("060960864801650304012a")  # id-aes256-CBC
+# RFC 3565 section 4.2: SEQUENCE of id-aes256-CBC and an OCTET STRING of 16 bytes, which follow.
+_AES_256_CBC: Final = bytes.fromhex("301d060960864801650304012a0410")
 
 
 def decrypt_enveloped_data(message: bytes, key: RSAPrivateKey) -> bytes:
@@ -161,7 +162,7 @@ def _parse(message: bytes) -> _Envelope:
     _demand(version.encoded == _VERSION_2)
     _demand(inner_type.encoded == _DATA)
     identifier, encrypted_key = _recipient(recipient)
-    return _Envelope(identifier, encrypted_key, _iv(algorithm), _content(content))
+    return _Envelope(identifier, encrypted_key, _iv(algorithm.encoded), _content(content))
 
 
 def _recipient(element: _Element) -> tuple[bytes, bytes]:
@@ -181,12 +182,10 @@ def _recipient(element: _Element) -> tuple[bytes, bytes]:
     return identifier.content, encrypted_key.content
 
 
-def _iv(element: _Element) -> bytes:
-    """The initialisation vector of an AES-256-CBC AlgorithmIdentifier (RFC 3565 section 4.2)."""
-    _, parameters = _children(element, _SEQUENCE)
-    iv = parameters.content
-    _demand(element.encoded == _der(*_SEQUENCE, _AES_256_CBC, _der(*_OCTET_STRING, iv)))
-    _demand(len(iv) == _BLOCK_BYTES)
+def _iv(algorithm: bytes) -> bytes:
+    """The initialisation vector of an AES-256-CBC AlgorithmIdentifier, in DER as KMS writes it."""
+    head, iv = algorithm[:-_BLOCK_BYTES], algorithm[-_BLOCK_BYTES:]
+    _demand(head == _AES_256_CBC)
     return iv
 
 
