@@ -24,9 +24,8 @@ class Line:
 
     def __init__(self, *, max_content: int = frames.MAX_CONTENT) -> None:
         ours, theirs = pty.openpty()
-        script = (
-            f"from tests.vm.guest import frames; frames.MAX_CONTENT = {max_content}; agent.main()"
-        )
+        bound = f"frames.MAX_CONTENT = {max_content}"
+        script = f"from tests.vm.guest import agent, frames; {bound}; agent.main()"
         self.process = subprocess.Popen(
             [sys.executable, "-c", script, os.ttyname(theirs)], stderr=subprocess.PIPE
         )
@@ -37,8 +36,13 @@ class Line:
 
     def __enter__(self) -> Self:
         self.client.__enter__()
-        self.client.wait_for_hello(seconds=SECONDS)
-        os.close(self._theirs)
+        try:
+            self.client.wait_for_hello(seconds=SECONDS)
+        except LabError:
+            self.__exit__()
+            raise
+        finally:
+            os.close(self._theirs)
         return self
 
     def __exit__(self, *_: object) -> None:
