@@ -42,6 +42,8 @@ class Switch(Protocol):
 
     def nsm(self, exchange: Callable[[bytes], bytes]) -> Path: ...
 
+    def discard(self, path: Path) -> None: ...
+
 
 class Machine:
     """One machine, which runs from `__enter__` to `__exit__` at most."""
@@ -199,14 +201,19 @@ class Machine:
                 # Left after QEMU, which holds the other end, is killed.
                 client = AgentClient(ours.detach(), transcript=self._note)
                 self._client = stack.enter_context(client)
+            vsock = self._vsock()
+            stack.callback(self._backends.discard, vsock)
+            nsm = None if self._nsm is None else self._backends.nsm(self._nsm)
+            if nsm is not None:
+                stack.callback(self._backends.discard, nsm)
             command = command_line(
                 self._software.qemu,
                 image=self._image,
                 accelerator=accelerators.chosen(),
                 console=self.console,
                 memory_mib=self._memory_mib,
-                vsock=self._vsock(),
-                nsm=None if self._nsm is None else self._backends.nsm(self._nsm),
+                vsock=vsock,
+                nsm=nsm,
                 agent=handed[-1] if self._has_agent else None,
             )
             with self._complaints.open("wb") as complaints:
