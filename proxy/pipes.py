@@ -117,12 +117,9 @@ class Pipe:
             return
         self.moved += count
         self._many = count >= _FEW
-        sent = self._taken_from(kernel, count)
-        if sent < count:
-            self._pool.keep_pipe()
-            self._kept, self.waiting = kernel, count - sent
-            if self.closed:
-                self.drop()
+        self._pool.keep_pipe()  # whatever happens now, no other direction gets these bytes
+        self._kept, self.waiting = kernel, count
+        self.write()
 
     def _end(self) -> None:
         self.closed = True  # and all before it is written, for nothing is read until it is
