@@ -57,7 +57,7 @@ def test_another_root_in_the_packaged_file_is_refused(
 ) -> None:
     folder = tmp_path / "roots"
     shutil.copytree(Path(str(files("foobar_instance.attestation").joinpath("roots"))), folder)
-    monkeypatch.setattr(anchors, "files", lambda _: tmp_path)
+    monkeypatch.setattr(anchors, "_FOLDER", folder)
     load = packaged_root.__wrapped__
     assert load(partition) == packaged_root(partition)
     (folder / FILES[partition]).write_bytes(root().public_bytes(Encoding.PEM))
