@@ -1,4 +1,4 @@
-"""Connecting to a relay's target: bounded in time, and given up at once when the relay stops."""
+"""Connecting to a relay's target: by its address without waiting, or by its name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Candidate: TypeAlias = tuple[socket.AddressFamily, str | tuple[int, int] | tuple
 _PENDING: Final = {errno.EINPROGRESS, errno.EINTR}
 
 
-def known_address(target: Address) -> Candidate | None:
-    """The family and socket address of a target that needs no resolver; None where it does."""
+def place_of(target: Address) -> Candidate | TcpAddress:
+    """The family and socket address of a target; itself where its name is to be resolved."""
     if isinstance(target, UnixAddress):
         return (socket.AF_UNIX, target.path)
     if not isinstance(target, TcpAddress):
@@ -27,7 +27,7 @@ def known_address(target: Address) -> Candidate | None:
         with contextlib.suppress(OSError):
             socket.inet_pton(family, target.host)
             return (family, (target.host, target.port))
-    return None
+    return target
 
 
 def start(place: Candidate) -> tuple[socket.socket, bool]:
@@ -48,14 +48,14 @@ def start(place: Candidate) -> tuple[socket.socket, bool]:
     return dialled, code == 0
 
 
-def dial(target: Address, *, seconds: float, stopping: socket.socket) -> socket.socket:
+def dial(target: TcpAddress, *, seconds: float, stopping: socket.socket) -> socket.socket:
     """A non-blocking socket that is connected to `target`.
 
     A host name's addresses are tried in the resolver's order; each may take an equal share of the
     time that is left, so that one which never answers does not keep the others from being tried.
 
     Args:
-        target: resolved anew at each call. The resolver's own time can't be bounded.
+        target: resolved at each call. The resolver's own time can't be bounded.
         seconds: for all of it.
         stopping: readable (or closed) as soon as the attempt is to be given up.
 
@@ -66,29 +66,18 @@ def dial(target: Address, *, seconds: float, stopping: socket.socket) -> socket.
     deadline = time.monotonic() + seconds
     candidates = _candidates(target)
     failure = OSError(errno.EADDRNOTAVAIL, "the name has no address")
-    for tried, (family, sockaddr) in enumerate(candidates):
+    for tried, candidate in enumerate(candidates):
         share = (deadline - time.monotonic()) / (len(candidates) - tried)
-        dialled = socket.socket(family, socket.SOCK_STREAM)
         try:
-            _connect(dialled, sockaddr, share, stopping)
+            return _connect(candidate, share, stopping)
         except InterruptedError:
-            dialled.close()
             raise
         except OSError as error:
-            dialled.close()
             failure = error
-        except BaseException:
-            dialled.close()
-            raise
-        else:
-            return dialled
     raise failure
 
 
-def _candidates(target: Address) -> list[Candidate]:
-    if known := known_address(target):
-        return [known]
-    assert isinstance(target, TcpAddress)  # noqa: S101 - what else needs a resolver?
+def _candidates(target: TcpAddress) -> list[Candidate]:
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # an empty label, or one of more than 63 characters
@@ -96,17 +85,19 @@ def _candidates(target: Address) -> list[Candidate]:
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-def _connect(
-    dialled: socket.socket, sockaddr: object, seconds: float, stopping: socket.socket
-) -> None:
+def _connect(candidate: Candidate, seconds: float, stopping: socket.socket) -> socket.socket:
     _wait(None, stopping, 0)
-    dialled.setblocking(False)
-    code = dialled.connect_ex(sockaddr)  # type: ignore[arg-type]
-    if code in _PENDING:
-        _wait(dialled, stopping, seconds)
-        code = dialled.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
+    dialled, is_connected = start(candidate)
+    try:
+        if not is_connected:
+            _wait(dialled, stopping, seconds)
+            code = dialled.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled
 
 
 def _wait(dialled: socket.socket | None, stopping: socket.socket, seconds: float) -> None:

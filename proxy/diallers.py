@@ -19,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from foobar_shared.addresses import Address
-from proxy.dial import dial, known_address, start
+from foobar_shared.addresses import Address, TcpAddress
+from proxy.dial import dial, place_of, start
 
 _log: Final = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Diallers:
             wake: called from any thread when `finished` has something to take.
         """
         self._target = target
-        self._known = known_address(target)
+        self._place = place_of(target)
         self._seconds = seconds
         self._epoll = epoll
         self._wake = wake
@@ -89,11 +89,11 @@ class Diallers:
         Returns:
             The pair where the connection was made at once.
         """
-        if self._known is None:
-            self._begin_thread(accepted)
+        if isinstance(self._place, TcpAddress):
+            self._begin_thread(accepted, self._place)
             return None
         try:
-            dialled, is_connected = start(self._known)
+            dialled, is_connected = start(self._place)
         except OSError as error:
             self._give_up(accepted, error)
             return None
@@ -157,9 +157,9 @@ class Diallers:
         self._stop_reader.close()
         self._stop_writer.close()
 
-    def _begin_thread(self, accepted: socket.socket) -> None:
+    def _begin_thread(self, accepted: socket.socket, target: TcpAddress) -> None:
         thread = threading.Thread(
-            target=self._dial, args=(accepted,), name="relay-dial", daemon=True
+            target=self._dial, args=(accepted, target), name="relay-dial", daemon=True
         )
         self._threads[accepted] = thread
         try:
@@ -169,10 +169,10 @@ class Diallers:
             del self._threads[accepted]
             accepted.close()
 
-    def _dial(self, accepted: socket.socket) -> None:
+    def _dial(self, accepted: socket.socket, target: TcpAddress) -> None:
         dialled = None
         try:
-            dialled = dial(self._target, seconds=self._seconds, stopping=self._stop_reader)
+            dialled = dial(target, seconds=self._seconds, stopping=self._stop_reader)
         except InterruptedError:
             pass
         except OSError as error:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from foobar_shared.addresses import TcpAddress, UnixAddress, connect, listen
+from foobar_shared.addresses import (
+    Address,
+    TcpAddress,
+    UnixAddress,
+    VsockAddress,
+    connect,
+    listen,
+)
+from proxy.dial import place_of
 from proxy.relay import Relay, RelayLimits
 from tests.proxy.peers import SECONDS, Clock, Link, deaf_target, eventually, is_over, reset
 
@@ -108,29 +116,72 @@ def test_name_that_cannot_be_one_closes_the_client(tmp_path: Path, host: str) ->
         assert is_over(client)
 
 
-def test_target_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_target_that_does_not_answer_is_given_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, host: str
+) -> None:
     place = UnixAddress(str(tmp_path / "front"))
     limits = RelayLimits(connect_seconds=0.1)
     with deaf_target() as deaf:
-        target = TcpAddress("127.0.0.1", deaf.getsockname()[1])
-        with Relay(listen(place), target, limits=limits), connect(place, seconds=5) as client:
-            assert is_over(client)
+        target = TcpAddress(host, deaf.getsockname()[1])
+        with Relay(listen(place), target, limits=limits) as relay:
+            with connect(place, seconds=5) as client:
+                began = time.monotonic()
+                assert is_over(client)
+                assert 0.1 <= time.monotonic() - began < 0.9
+            assert eventually(lambda: not relay._dialling)
+    assert len(caplog.records) == 1  # localhost may be ::1 too, where nothing listens
+    assert "cannot reach" in caplog.text
 
 
-def test_next_address_of_the_name_is_tried(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = start("unix", "tcp")
-    good = link.relay._target
-    assert isinstance(good, TcpAddress)
-    with deaf_target() as deaf:
-        places = [deaf.getsockname(), *[(good.host, good.port)] * 9]
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_target_that_refuses_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, host: str
+) -> None:
+    with listen(TcpAddress("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    place = UnixAddress(str(tmp_path / "front"))
+    with Relay(listen(place), TcpAddress(host, port)), connect(place, seconds=5) as client:
+        assert is_over(client)
+    assert f"cannot reach {host}:{port}: Connection refused" in caplog.text
+
+
+def test_unix_target_that_is_not_there_closes_the_client(tmp_path: Path) -> None:
+    place, target = UnixAddress(str(tmp_path / "front")), UnixAddress(str(tmp_path / "none"))
+    with Relay(listen(place), target), connect(place, seconds=5) as client:
+        assert is_over(client)
+
+
+@pytest.mark.parametrize(
+    ("target", "place"),
+    [
+        (UnixAddress("/run/x"), (socket.AF_UNIX, "/run/x")),
+        (VsockAddress(16, 1000), (socket.AF_VSOCK, (16, 1000))),
+        (TcpAddress("192.0.2.1", 443), (socket.AF_INET, ("192.0.2.1", 443))),
+        (TcpAddress("2001:db8::1", 443), (socket.AF_INET6, ("2001:db8::1", 443))),
+        (TcpAddress("kms.example", 443), TcpAddress("kms.example", 443)),
+        (TcpAddress("127.1", 443), TcpAddress("127.1", 443)),
+    ],
+)
+def test_only_names_are_resolved(target: Address, place: object) -> None:
+    assert place_of(target) == place
+
+
+def test_next_address_of_the_name_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    front = UnixAddress(str(tmp_path / "front"))
+    with deaf_target() as deaf, listen(TcpAddress("127.0.0.1", 0)) as good:
+        places = [deaf.getsockname(), *[good.getsockname()] * 9]
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        link.relay._limits = RelayLimits(connect_seconds=4)
-        began = time.monotonic()
-        client, server = link.pair()
-        assert time.monotonic() - began < 2
-        client.sendall(b"x")
-        assert server.recv(1) == b"x"
+        limits = RelayLimits(connect_seconds=4)
+        relay = Relay(listen(front), TcpAddress("many.example", 443), limits=limits)
+        with relay, connect(front, seconds=5) as client:
+            good.settimeout(2)
+            server, _ = good.accept()
+            with server:
+                client.sendall(b"x")
+                server.settimeout(SECONDS)
+                assert server.recv(1) == b"x"
 
 
 def test_only_the_allowed_cid_is_relayed(tmp_path: Path) -> None:

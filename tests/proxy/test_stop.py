@@ -34,12 +34,15 @@ def test_stopping_closes_open_connections_and_the_listener(start: Start) -> None
     assert relay_threads() == []
 
 
-def test_stopping_does_not_wait_for_a_target_that_does_not_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_stopping_does_not_wait_for_a_target_that_does_not_answer(
+    tmp_path: Path, host: str
+) -> None:
     place = UnixAddress(str(tmp_path / "front"))
     before = descriptors()
     with deaf_target() as deaf:
         inside = descriptors()
-        relay = Relay(listen(place), TcpAddress("127.0.0.1", deaf.getsockname()[1]))
+        relay = Relay(listen(place), TcpAddress(host, deaf.getsockname()[1]))
         with connect_through(relay, place) as client:
             assert eventually(lambda: len(relay._dialling) == 1)
             began = time.monotonic()
