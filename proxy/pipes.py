@@ -83,11 +83,11 @@ class Pipe:
             OSError: a peer reset its connection, or the network lost it.
         """
         if isinstance(self._kept, KernelPipe):
-            self.waiting -= self._taken_from(self._kept, self.waiting)
+            sent = self._taken_from(self._kept, self.waiting)
         else:
             sent = self._taken(self._rest)
             self._rest = self._rest[sent:]
-            self.waiting -= sent
+        self.waiting -= sent
         if self.closed or not self.waiting:
             self.drop()
 
@@ -145,6 +145,20 @@ class Pipe:
         except BrokenPipeError:  # as above
             self.closed = True
             return 0
+        except OSError as error:
+            if error.errno not in _CANNOT_SPLICE:
+                raise
+            self._keep_copy(kernel)
+            return 0
+
+    def _keep_copy(self, kernel: KernelPipe) -> None:
+        """Take what waits out of a kernel pipe, for a sink that cannot be spliced to."""
+        self._can_splice = self._many = False
+        buffer = self._pool.buffer
+        self._pool.keep_buffer()
+        count = os.readv(kernel.reader, [buffer])
+        self._pool.give_back_pipe(kernel)
+        self._kept, self._rest = buffer, buffer[:count]
 
 
 class Half:

@@ -270,6 +270,51 @@ def test_source_that_cannot_be_spliced_is_copied(splices: Splices, number: int) 
         assert splices.refused == 1
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_sink_that_cannot_be_spliced_gets_a_copy(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with pipe_from_tcp() as (writer, pipe, reader):
+        begin_splicing(writer, pipe, reader)
+        splice, refused = os.splice, 0
+
+        def refuse_to_write(source: int, sink: int, count: int, *, flags: int) -> int:
+            nonlocal refused
+            if sink == pipe.sink.fileno():
+                refused += 1
+                raise OSError(number, os.strerror(number))
+            return splice(source, sink, count, flags=flags)
+
+        monkeypatch.setattr(os, "splice", refuse_to_write)
+        for seed in range(2):
+            data = noise(seed, 100_000)
+            writer.sendall(data)
+            assert pump(pipe, reader, len(data)) == data
+        assert refused == 1
+
+
+class VsockLike(socket.socket):
+    """Says that it is AF_VSOCK."""
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_VSOCK
+
+
+def test_vsock_source_is_never_spliced(splices: Splices) -> None:
+    with internet_pair() as (writer, source), contextlib.closing(Pool()) as pool:
+        sink, reader = socket.socketpair()
+        with sink, reader, VsockLike(fileno=os.dup(source.fileno())) as vsock:
+            for one in (vsock, sink):
+                one.setblocking(False)
+            pipe = Pipe(vsock, sink, pool)
+            data = noise(9, MIB)
+            sender = send_all(writer, data)
+            assert pump(pipe, reader, len(data)) == data
+            sender.join(5)
+    assert splices.taken == 0
+
+
 def test_other_errors_of_splicing_are_the_connections_end(splices: Splices) -> None:
     with pipe_from_tcp() as (writer, pipe, reader):
         begin_splicing(writer, pipe, reader)
