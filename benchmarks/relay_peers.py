@@ -143,7 +143,7 @@ def _c_relay(places: Places, _: Path) -> Sequence[str | Path]:
 
 
 def _nginx(places: Places, folder: Path) -> Sequence[str | Path]:
-    program = _program("nginx", "usr/sbin/nginx")
+    program = _program("nginx", "usr/sbin/nginx", _PACKAGES["nginx"])
     modules = Path("/usr/lib/nginx/modules")
     if program.is_relative_to(_UNPACKED) or not (modules / "ngx_stream_module.so").exists():
         modules = _UNPACKED / "nginx" / "usr/lib/nginx/modules"
@@ -156,7 +156,7 @@ def _nginx(places: Places, folder: Path) -> Sequence[str | Path]:
 
 
 def _haproxy(places: Places, folder: Path) -> Sequence[str | Path]:
-    program = _program("haproxy", "usr/sbin/haproxy")
+    program = _program("haproxy", "usr/sbin/haproxy", _PACKAGES["haproxy"])
     configuration = folder / "haproxy.cfg"
     front, back = (str(place).replace("unix:", "unix@") for place in (places.front, places.back))
     configuration.write_text(_HAPROXY.format(front=front, back=back))
@@ -164,7 +164,7 @@ def _haproxy(places: Places, folder: Path) -> Sequence[str | Path]:
 
 
 def _socat(places: Places, _: Path) -> Sequence[str | Path]:
-    program = _program("socat", "usr/bin/socat")
+    program = _program("socat", "usr/bin/socat", _PACKAGES["socat"])
     if isinstance(places.front, UnixAddress):
         front = f"UNIX-LISTEN:{places.front.path},fork,backlog=1024"
     else:
@@ -176,7 +176,7 @@ def _socat(places: Places, _: Path) -> Sequence[str | Path]:
     return (program, front, back)
 
 
-def _program(name: str, path: str) -> Path:
+def _program(name: str, path: str, packages: Sequence[str]) -> Path:
     """The installed program, or the one of an unpacked package.
 
     Raises:
@@ -187,7 +187,7 @@ def _program(name: str, path: str) -> Path:
         return Path(installed)
     root = _UNPACKED / name
     if not (root / path).exists():
-        _unpack(_PACKAGES[name], root)
+        _unpack(packages, root)
     return root / path
 
 
