@@ -1,8 +1,8 @@
 """Asks a machine's agent to run programs and to read and write files, from the host's side.
 
 One thread reads the line and sorts what comes; any thread may ask. A request is sent only when the
-one before it is answered, so that no more than one frame waits in the machine's serial port. The
-protocol is described at `tests.vm.guest.agent`.
+one before it is answered, so that its answer is the next one that comes. The protocol is
+described at `tests.vm.guest.agent`.
 """
 
 import itertools

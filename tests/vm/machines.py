@@ -73,7 +73,7 @@ class Machine:
             folder: of its files; it is there.
             nsm: answers its NSM's requests; without it the machine has none.
             seconds: its time limit.
-            agent: whether the image's program is the agent, on the second serial port.
+            agent: whether the image's program is the agent, at a virtio serial port.
             memory_mib: its memory.
         """
         self.name = name
@@ -292,11 +292,14 @@ def command_line(
         "-m", f"{memory_mib}", "-smp", "1",
         "-kernel", f"{image.kernel}", "-initrd", f"{image.initrd}", "-append", image.command_line,
         "-serial", f"file:{console}",
-        "-chardev", f"socket,id=vsock,path={vsock}",
-        "-device", "vhost-user-vsock-pci,chardev=vsock",
     ]  # fmt: skip
     if agent is not None:
-        command += ["-chardev", f"socket,id=agent,fd={agent}", "-serial", "chardev:agent"]
+        # Before the other virtio devices: the port's name has the number of its device. A second
+        # UART would do too, at some 10 kB/s.
+        command += ["-chardev", f"socket,id=agent,fd={agent}", "-device", "virtio-serial-pci"]
+        command += ["-device", "virtserialport,chardev=agent"]
+    command += ["-chardev", f"socket,id=vsock,path={vsock}"]
+    command += ["-device", "vhost-user-vsock-pci,chardev=vsock"]
     if nsm is not None:
         device = f"vhost-user-test-device-pci,virtio-id={NSM_DEVICE_ID},num_vqs=1,config_size=0"
         command += ["-chardev", f"socket,id=nsm,path={nsm}", "-device", f"{device},chardev=nsm"]

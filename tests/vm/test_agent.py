@@ -3,7 +3,6 @@ import pty
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self
@@ -14,6 +13,7 @@ from tests.vm import agent_client
 from tests.vm.agent_client import AgentClient, Completed, Job
 from tests.vm.errors import LabError
 from tests.vm.guest import frames
+from tests.vm.processes import wait_for, wait_for_end
 
 SECONDS: Final = 30.0
 Start = Callable[..., Job]
@@ -138,14 +138,14 @@ def test_a_program_past_its_time_is_killed_with_its_group(start: Start, tmp_path
     with pytest.raises(LabError, match="does not end in 0 s"):
         job.finish(0.01)
     for pid in pids.read_text().split():
-        wait_for(lambda pid=pid: not alive(int(pid)))  # type: ignore[misc]
+        wait_for_end(int(pid))
 
 
 def test_nothing_of_a_group_outlives_the_program(start: Start, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     completed = start(*sh(f"sleep 1000 & echo $! > {pid}; echo done")).finish(SECONDS)
     assert completed == Completed(0, b"done\n", b"")
-    wait_for(lambda: not alive(int(pid.read_text())))
+    wait_for_end(int(pid.read_text()))
 
 
 def test_what_has_ended_may_be_killed(start: Start) -> None:
@@ -254,7 +254,7 @@ def test_the_agent_ends_with_its_line_and_its_programs_with_it(tmp_path: Path) -
     wait_for(lambda: pid.exists() and pid.read_text() != "")
     os.close(ours)
     assert process.wait(SECONDS) == 0
-    wait_for(lambda: not alive(int(pid.read_text())))
+    wait_for_end(int(pid.read_text()))
 
 
 @pytest.mark.parametrize(
@@ -276,18 +276,3 @@ def test_an_agent_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPat
     refused = pytest.raises(LabError, match="the agent does not answer read in 0 s")
     with AgentClient(ours.detach()) as client, theirs, refused:
         client.read_file("/etc/passwd")
-
-
-def wait_for(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"

@@ -1,10 +1,10 @@
 """A machine's one program: starts others, and reads and writes files, as the host asks for it.
 
-    python3 -m tests.vm.guest.agent [--loopback] TTY
+    python3 -m tests.vm.guest.agent [--loopback] LINE
 
-The terminal carries frames of `tests.vm.guest.frames` both ways. The agent begins with
-{"hello": 1}. A request has a number, "id", and is answered by {"re": number}, with "error" where it
-was refused:
+The line, a virtio serial port or a terminal, carries frames of `tests.vm.guest.frames` both ways.
+The agent begins with {"hello": 1}. A request has a number, "id", and is answered by {"re": number},
+with "error" where it was refused:
 
     {"op": "data", "data": ...}             more of the content that the next request takes
     {"op": "write", "path": ...}            the content is the file's
@@ -28,7 +28,6 @@ import socket
 import struct
 import subprocess
 import tempfile
-import termios
 import tty
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,6 +36,9 @@ from pathlib import Path
 from typing import IO, Final
 
 from tests.vm.guest import frames
+
+PORT: Final = "/dev/vport0p1"  # of the first virtio device (drivers/char/virtio_console.c), port 1
+COMMAND: Final = ("/usr/bin/python3", "-m", "tests.vm.guest.agent", "--loopback", PORT)
 
 # linux/sockios.h and linux/if.h
 SIOCSIFFLAGS: Final = 0x8914
@@ -62,10 +64,10 @@ class Job:
 
 
 class Agent:
-    """Serves one terminal until the other end is gone."""
+    """Serves one line until the other end is gone."""
 
     def __init__(self, line: int) -> None:
-        """With the terminal's descriptor."""
+        """With the line's descriptor."""
         self._line = line
         self._reader = frames.Reader()
         self._content = bytearray()
@@ -235,13 +237,10 @@ def _kill(job: Job) -> None:
 
 
 def open_line(path: str) -> int:
-    """The terminal, set so that it passes every byte as it is."""
+    """The line, which where it is a terminal is set so that it passes every byte as it is."""
     line = os.open(path, os.O_RDWR | os.O_NOCTTY)
-    tty.setraw(line)
-    attributes = termios.tcgetattr(line)
-    attributes[2] |= termios.CLOCAL
-    attributes[4] = attributes[5] = termios.B115200
-    termios.tcsetattr(line, termios.TCSANOW, attributes)
+    if os.isatty(line):
+        tty.setraw(line)
     return line
 
 
@@ -259,14 +258,14 @@ def set_up_loopback() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve the terminal that the command line names."""
+    """Serve the line that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm.guest.agent")
     parser.add_argument("--loopback", action="store_true", help="set up the loopback interface")
-    parser.add_argument("tty")
+    parser.add_argument("line")
     options = parser.parse_args(arguments)
     if options.loopback:
         set_up_loopback()
-    Agent(open_line(options.tty)).serve()
+    Agent(open_line(options.line)).serve()
 
 
 if __name__ == "__main__":

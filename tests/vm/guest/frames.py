@@ -1,7 +1,7 @@
-"""Frames of the serial line between a machine's agent and the host: one JSON object a line.
+"""Frames of the line between a machine's agent and the host: one JSON object a line.
 
 A line is the CRC-32 of the JSON text as eight hexadecimal digits, a space, the text and a newline,
-so that bytes which the serial port loses are noticed. Bytes in messages are base64.
+so that bytes which the line loses are noticed. Bytes in messages are base64.
 """
 
 import base64
