@@ -30,12 +30,15 @@ from cryptography.hazmat.primitives.serialization import (
 
 from foobar_shared.encoding import base64_field, parse_json_object, to_base64, to_json
 from foobar_shared.errors import EnvelopeError, MessageError
-from foobar_shared.messages import MAX_CIPHERTEXT
 
 GCM_NONCE_BYTES: Final = 12  # NIST SP 800-38D section 8.2
 GCM_TAG_BYTES: Final = 16
 CEK_BYTES: Final = 32
 SHARED_SECRET_BYTES: Final = 32  # the x coordinate of a P-256 point (SEC 1 section 3.3.1)
+MAX_CIPHERTEXT: Final = 42_906
+"""Longest ciphertext in bytes that fits a decrypt request (a line of 64 KiB) beside the longest
+enveloped data. A number and not computed, so that to encrypt needs no messages of the wire."""
+
 MAX_PLAINTEXT: Final = MAX_CIPHERTEXT - GCM_TAG_BYTES
 """Longest plaintext in bytes whose ciphertext still fits a decrypt request."""
 

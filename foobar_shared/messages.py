@@ -7,7 +7,6 @@ from typing import Final, Literal, TypeAlias
 
 from foobar_shared.encoding import from_base64, parse_json_object, to_base64, to_json
 from foobar_shared.errors import MessageError
-from foobar_shared.framing import MAX_LINE
 
 NONCE_BYTES: Final = 32
 """Length of a request's nonce or challenge, which comes back in the attestation document."""
@@ -245,14 +244,3 @@ class _Fields:
         if value is None:
             raise MessageError(f"{self._path}.{name}: missing")
         return value
-
-
-_EMPTY_DECRYPT: Final = DecryptRequest(
-    shared_secret=bytes(MAX_ENVELOPED_DATA),
-    nonce=bytes(12),
-    ciphertext=b"",
-    challenge=bytes(NONCE_BYTES),
-)
-
-MAX_CIPHERTEXT: Final = (MAX_LINE - 1 - len(encode_request(_EMPTY_DECRYPT))) // 4 * 3
-"""Longest ciphertext in bytes that fits a decrypt request beside the largest enveloped data."""

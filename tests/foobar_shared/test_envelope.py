@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foobar_shared.envelope import (
+    MAX_CIPHERTEXT,
     MAX_PLAINTEXT,
     Message,
     decrypt,
@@ -19,7 +20,6 @@ from foobar_shared.envelope import (
     parse_message,
 )
 from foobar_shared.errors import EnvelopeError
-from foobar_shared.messages import MAX_CIPHERTEXT
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foobar_shared.encoding import to_base64
+from foobar_shared.envelope import MAX_CIPHERTEXT
 from foobar_shared.errors import MessageError
 from foobar_shared.framing import MAX_LINE
 from foobar_shared.messages import (
-    MAX_CIPHERTEXT,
     MAX_ENVELOPED_DATA,
     AttestationResponse,
     CreateKeyRequest,
