@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.relay_peers import OURS, Peer, peers
-from benchmarks.relay_running import Running, all_running, load
+from benchmarks.relay_running import Running, all_running, load, on_one_core
 from benchmarks.report import Better, Measurement, Ratio, Section, ratio_of
 from benchmarks.rounds import Contestant, take
 
@@ -53,8 +54,8 @@ def measure(contestants: Sequence[Peer], *, rounds: int, seconds: float) -> Sect
             ratios += _ratios(case, named)
     return Section(
         NAME,
-        "200 bytes there and back, from unix socket to TCP, by one client and by 64; connections "
-        "by 16 clients, one byte there and back on each.",
+        "200 bytes there and back, from unix socket to TCP, by one client (all on one core) and by "
+        "64; connections by 16 clients, one byte there and back on each.",
         tuple(rows),
         tuple(ratios),
     )
@@ -67,7 +68,12 @@ def _taker(who: str, relay: Running | str, case: _Case, seconds: float) -> Conte
 
 
 def _sampler(relay: Running, case: _Case, seconds: float) -> Callable[[], float]:
-    return lambda: load(relay, case.mode, case.clients, seconds)[case.field]
+    def sample() -> float:
+        alone = case.clients == 1
+        with on_one_core(relay) if alone else contextlib.nullcontext():
+            return load(relay, case.mode, case.clients, seconds)[case.field]
+
+    return sample
 
 
 def _named(case: _Case, one: Measurement) -> Measurement:

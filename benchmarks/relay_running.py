@@ -117,6 +117,24 @@ def check(places: Places) -> None:
         raise AbsentError("what arrives is not what was sent")
 
 
+@contextlib.contextmanager
+def on_one_core(relay: Running) -> Iterator[None]:
+    """Keep a relay, and what is started meanwhile, on one core.
+
+    The round trip of one client is serial: where it is spread over cores, the time that an idle
+    core takes to wake up is measured, and the scheduler's choice is most of the result.
+    """
+    before = os.sched_getaffinity(0)
+    core = {min(before)}
+    os.sched_setaffinity(0, core)
+    os.sched_setaffinity(relay.process, core)  # its threads and children of later inherit it
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+        os.sched_setaffinity(relay.process, before)
+
+
 def load(relay: Running, mode: str, count: int, amount: float) -> list[float]:
     """What `relay_load` prints for a relay under its load.
 

@@ -23,6 +23,7 @@ _INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
 _GONE: Final = EPOLLHUP | EPOLLERR
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds (socket(7))
 
+_NOTHING: Final = memoryview(b"")
 _MANY: Final = 64 * 1024  # bytes of one read from which on splicing is cheaper than copying
 _FEW: Final = 16 * 1024  # and down to which it is not dearer
 _AT_ONCE: Final = os.SPLICE_F_NONBLOCK
@@ -33,9 +34,18 @@ class Pipe:
     """One direction: reads from `source`, writes to `sink`, keeps what the sink did not take."""
 
     __slots__ = (
-        "_can_splice", "_kept", "_many", "_pool", "_rest", "closed", "moved", "sink", "source",
+        "_can_splice",
+        "_kept",
+        "_many",
+        "_pool",
+        "_rest",
+        "closed",
+        "is_from_tcp",
+        "moved",
+        "sink",
+        "source",
         "waiting",
-    )  # fmt: skip
+    )
 
     def __init__(self, source: socket.socket, sink: socket.socket, pool: Pool) -> None:
         self.source = source
@@ -44,10 +54,11 @@ class Pipe:
         self.moved = 0
         self.waiting = 0  # bytes that the sink has not taken yet
         self._pool = pool
-        self._can_splice = source.family in _INTERNET
+        self.is_from_tcp = source.family in _INTERNET
+        self._can_splice = self.is_from_tcp
         self._many = False  # the last read brought so much that splicing pays
         self._kept: memoryview | KernelPipe | None = None  # what the waiting bytes are in
-        self._rest = memoryview(b"")  # the waiting bytes themselves, where that is a buffer
+        self._rest = _NOTHING  # the waiting bytes themselves, where that is a buffer
 
     def read(self) -> None:
         """Move what the source has now, at most a buffer of it, as far as the sink takes it.
@@ -101,7 +112,7 @@ class Pipe:
         elif self._kept is not None:
             self._pool.give_back_buffer(self._kept)
         self._kept = None
-        self._rest = memoryview(b"")
+        self._rest = _NOTHING
         self.waiting = 0
 
     def _splice(self, kernel: KernelPipe) -> None:
@@ -191,9 +202,11 @@ class Half:
         out, back = self.out, self.back
         if back.waiting and mask & (EPOLLOUT | _GONE):
             back.write()
+            if not (back.waiting or back.closed):
+                back.read()  # most likely there is more, and waiting for it would cost a turn
         if not (out.closed or out.waiting) and mask & (EPOLLIN | _GONE):
             out.read()
-        elif mask & _GONE and out.closed:
+        if mask & _GONE and out.closed:
             back.closed = True  # the peer has sent all it had, and is there no more to receive
         return mask != EPOLLIN or out.closed or out.waiting > 0
 
@@ -207,7 +220,7 @@ class Connection:
         self.halves = (Half(self, self.up, self.down), Half(self, self.down, self.up))
         self.active = 0.0  # when something last happened, by the relay's clock
         for half in self.halves:
-            if half.socket.family in _INTERNET:
+            if half.out.is_from_tcp:
                 half.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @property
@@ -219,7 +232,7 @@ class Connection:
         """Close both sockets; with `reset`, TCP peers are told that the stream was cut off."""
         for half in self.halves:
             half.out.drop()
-            if reset and half.socket.family in _INTERNET:
+            if reset and half.out.is_from_tcp:
                 with contextlib.suppress(OSError):
                     half.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             half.socket.close()

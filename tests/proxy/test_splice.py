@@ -5,12 +5,15 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
+from foobar_shared.addresses import TcpAddress, UnixAddress, connect, listen
 from proxy.pipes import Pipe
 from proxy.pool import BUFFER_BYTES, KernelPipe, Pool
+from proxy.relay import Relay
 from tests.proxy.peers import (
     Link,
     descriptors,
@@ -218,6 +221,22 @@ def test_reset_while_bytes_wait_closes_everything(start: Start) -> None:
     assert eventually(lambda: not link.relay._connections)
     spares = len(link.relay._dialling) + 2 * len(_idle_pipes(link.relay._pool))
     assert eventually(lambda: descriptors() <= before + spares)
+
+
+def test_stopping_closes_kernel_pipes(tmp_path: Path) -> None:
+    before = descriptors()
+    target = UnixAddress(str(tmp_path / "back"))
+    front = listen(TcpAddress("127.0.0.1", 0))
+    place = TcpAddress("127.0.0.1", front.getsockname()[1])
+    with listen(target) as behind, Relay(front, target) as relay:
+        behind.settimeout(5)
+        with connect(place, seconds=5) as client, behind.accept()[0]:
+            send_until_full(client, bytes(24 * MIB))
+            (connection,) = relay._connections
+            assert isinstance(connection.up._kept, KernelPipe)
+            relay._pool.pipe()  # a spare one, too
+            relay.__exit__(None, None, None)
+    assert descriptors() == before
 
 
 def test_reader_that_goes_leaves_no_bytes_to_the_next_connection(start: Start) -> None:
