@@ -78,16 +78,17 @@ def test_a_user_without_privilege_is_told_to_use_sudo(parent: Machine) -> None:
     )
 
 
-class TestRelayOfItsOwn:
-    @pytest.fixture(scope="class")
-    def relay(self, stage: Stage) -> Iterator[Job]:
-        parent = stage.machine(PARENT)
-        job = start_python(parent, "proxy", "--listen", RELAY, "--to", KMS)
-        job.wait_for_output(f"relaying {RELAY} to {KMS}, for CID 16 only", seconds=STEP_SECONDS)
-        yield job
-        job.kill()
-        job.finish(STEP_SECONDS)
+@pytest.fixture(scope="class")
+def relay(stage: Stage) -> Iterator[Job]:
+    parent = stage.machine(PARENT)
+    job = start_python(parent, "proxy", "--listen", RELAY, "--to", KMS)
+    job.wait_for_output(f"relaying {RELAY} to {KMS}, for CID 16 only", seconds=STEP_SECONDS)
+    yield job
+    job.kill()
+    job.finish(STEP_SECONDS)
 
+
+class TestRelayOfItsOwn:
     @pytest.mark.usefixtures("relay")
     def test_its_port_is_in_use(self, parent: Machine) -> None:
         second = python(parent, "proxy", "--listen", RELAY, "--to", KMS)
