@@ -26,6 +26,7 @@ _log: Final = logging.getLogger(__name__)
 
 _TICK_SECONDS: Final = 1.0
 _ACCEPT_PAUSE_SECONDS: Final = 0.1
+_ACCEPTS: Final = 8  # in one turn, so that open connections get theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,9 @@ class Relay:
 
     def _welcome(self, fd: int) -> None:
         if fd == self._listener.fileno():
-            self._accept()
+            for _ in range(_ACCEPTS):
+                if not self._accept():
+                    break
         elif fd == self._wake_reader.fileno():
             with contextlib.suppress(BlockingIOError):
                 self._wake_reader.recv(4096)
@@ -169,16 +172,17 @@ class Relay:
         elif fd in self._dialling:
             self._join(self._dialling.finish(fd))
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Take one connection; whether there may be another."""
         try:
             accepted, peer = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return
+            return False
         except OSError as error:  # no descriptors, no memory: what is open goes on meanwhile
             _log.warning("cannot accept: %s", error.strerror)
             self._accept_again = time.monotonic() + _ACCEPT_PAUSE_SECONDS
             self._epoll.unregister(self._listener)
-            return
+            return False
         if not self._is_allowed(peer):
             _log.warning("refused a connection from %s", peer)
             accepted.close()
@@ -188,6 +192,7 @@ class Relay:
         else:
             accepted.setblocking(False)
             self._join(self._dialling.begin(accepted))
+        return True
 
     def _is_allowed(self, peer: object) -> bool:
         if self._allowed_cid is None or self._listener.family != socket.AF_VSOCK:
