@@ -56,8 +56,14 @@ def stage(lab: Lab, folder: Path) -> Iterator[Stage]:
         assert backends.failure is None
 
 
+@pytest.fixture(scope="session")
+def services(stage: Stage) -> None:
+    """KMS and instance metadata, in the parent as it is booted first."""
+    stages.serve(stage.machine(PARENT))
+
+
 @pytest.fixture
-def parent(stage: Stage) -> Machine:
+def parent(stage: Stage, services: None) -> Machine:  # noqa: ARG001 - only to be there
     return stage.machine(PARENT)
 
 
@@ -98,40 +104,35 @@ class WholeJob:
     """The job as the parent did it: what each command said, and the files that it left."""
 
     created: Completed
-    encrypted: Completed
     decrypted: Completed
     verified: Completed
     key: bytes
+    message: bytes
     proof: bytes
-
-    @property
-    def message(self) -> bytes:
-        """The ciphertext message, as `encrypt` printed it."""
-        return self.encrypted.stdout
 
 
 @pytest.fixture(scope="session")
-def job(stage: Stage, measurements: dict[str, Path]) -> WholeJob:
+def job(stage: Stage, measurements: dict[str, Path], services: None) -> WholeJob:  # noqa: ARG001
     """The README's commands in /root of the parent, as root, with the addresses by default."""
     parent = stage.machine(PARENT)
     stage.machine(ENCLAVE)
     stage.begin(PROBE)  # this job keeps one processor busy
     parent.write_file(stages.MEASUREMENTS, measurements[ENCLAVE].read_bytes())
+    parent.write_file("/root/plaintext", PLAINTEXT)
     created = cli(parent, "create-key")
-    assert created.code == 0, created.stderr.decode()
-    encrypted = cli(parent, "encrypt", "--plaintext", "-", stdin=PLAINTEXT)
+    encrypted = cli(parent, "encrypt", "--plaintext", "-", reads="plaintext", writes="message")
     decrypted = cli(
-        parent, "decrypt", "--proof", "proof.json", "--ciphertext", "-", stdin=encrypted.stdout
+        parent, "decrypt", "--proof", "proof.json", "--ciphertext", "-", reads="message"
     )
-    assert decrypted.code == 0, decrypted.stderr.decode()
+    verified = cli(parent, "verify", "--proof", "proof.json", "--ciphertext", "-", reads="message")
+    for completed in (created, encrypted, decrypted, verified):
+        assert completed.code == 0, completed.stderr.decode()
     return WholeJob(
         created=created,
-        encrypted=encrypted,
         decrypted=decrypted,
-        verified=cli(
-            parent, "verify", "--proof", "proof.json", "--ciphertext", "-", stdin=encrypted.stdout
-        ),
+        verified=verified,
         key=parent.read_file("/root/attestation.out"),
+        message=parent.read_file("/root/message"),
         proof=parent.read_file("/root/proof.json"),
     )
 

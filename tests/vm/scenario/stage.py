@@ -1,6 +1,6 @@
 """The scenario's machines: each is booted when it is first asked for, several at once.
 
-parent  CID 3: the project installed; KMS and instance metadata are served inside.
+parent  CID 3: the project installed, and KMS and instance metadata to be served inside.
 enclave, altered  CID 16, one at a time: the enclave image, and that with one byte changed.
 probe   CID 17: the parent's image with an NSM: asks the driver, and is a stranger to the others.
 """
@@ -132,8 +132,6 @@ class Stage:
             machine.run("/bin/busybox", "true", seconds=BOOT_SECONDS)
         else:
             machine.wait_for(STARTED, seconds=BOOT_SECONDS)
-        if name == PARENT:
-            _serve(machine)
         return machine
 
     def _nsm(self, name: str, image: Image) -> EmulatedNsm:
@@ -150,17 +148,21 @@ class Stage:
 def cli(
     parent: Machine,
     *arguments: str,
-    stdin: bytes = b"",
-    environment: Mapping[str, str] | None = None,
+    reads: str = "/dev/null",
+    writes: str | None = None,
     user: str | None = None,
     folder: str = "/root",
 ) -> Completed:
-    """Run `foobar-instance` in the parent, as a user with the lab's two trust anchors does."""
+    """Run `foobar-instance` in the parent, as a user with the lab's two trust anchors does.
+
+    `reads` and `writes` are what a shell's < and > name: files of the parent, as the line to the
+    machine's agent is slow.
+    """
+    script = 'exec "$@" < "$READS"' + (' > "$WRITES"' if writes else "")
     return parent.run(
-        "/usr/local/bin/foobar-instance",
-        *arguments,
-        stdin=stdin,
-        environment=_ENVIRONMENT | _CLI | (environment or {}),
+        *("/bin/sh", "-c", script, "sh"),
+        *("/usr/local/bin/foobar-instance", *arguments),
+        environment=_ENVIRONMENT | _CLI | {"READS": reads, "WRITES": writes or ""},
         user=user,
         folder=folder,
         seconds=STEP_SECONDS,
@@ -174,7 +176,7 @@ def start_cli(
     return parent.start(
         "/usr/local/bin/foobar-instance",
         *arguments,
-        environment=_ENVIRONMENT | _CLI | (environment or {}),
+        environment={**_ENVIRONMENT, **_CLI, **(environment or {})},
     )
 
 
@@ -196,14 +198,15 @@ def start_python(machine: Machine, module: str, *arguments: str) -> Job:
     )
 
 
+def serve(parent: Machine) -> None:
+    """Start KMS and instance metadata in the parent, and wait until they serve."""
+    job = start_python(parent, services.__name__)
+    job.wait_for_output(services.READY, seconds=BOOT_SECONDS)
+
+
 def now() -> datetime:
     """The time by which attestations are judged on this machine."""
     return datetime.now(UTC)
-
-
-def _serve(parent: Machine) -> None:
-    job = start_python(parent, services.__name__)
-    job.wait_for_output(services.READY, seconds=BOOT_SECONDS)
 
 
 def _name(request: bytes) -> str:

@@ -16,7 +16,6 @@ from tests.vm.scenario.conftest import WholeJob
 from tests.vm.scenario.stage import (
     ALTERED,
     ENCLAVE,
-    PARENT,
     PROBE,
     STEP_SECONDS,
     Stage,
@@ -78,9 +77,9 @@ def test_a_user_without_privilege_is_told_to_use_sudo(parent: Machine) -> None:
     )
 
 
-@pytest.fixture(scope="class")
-def relay(stage: Stage) -> Iterator[Job]:
-    parent = stage.machine(PARENT)
+@pytest.fixture
+def relay(parent: Machine) -> Iterator[Job]:
+    """The relay as a program of its own, for the enclave's CID."""
     job = start_python(parent, "proxy", "--listen", RELAY, "--to", KMS)
     job.wait_for_output(f"relaying {RELAY} to {KMS}, for CID 16 only", seconds=STEP_SECONDS)
     yield job
@@ -88,24 +87,22 @@ def relay(stage: Stage) -> Iterator[Job]:
     job.finish(STEP_SECONDS)
 
 
-class TestRelayOfItsOwn:
-    @pytest.mark.usefixtures("relay")
-    def test_its_port_is_in_use(self, parent: Machine) -> None:
-        second = python(parent, "proxy", "--listen", RELAY, "--to", KMS)
-        assert error_of(second) == (
-            f"error: can't listen at {RELAY}: it is in use; stop what listens there, or choose "
-            "another"
-        )
-        created = cli(parent, "create-key", "--trust-any-enclave")
-        assert error_of(created) == (
-            f"error: the relay can't listen at {RELAY}: it is in use; is another create-key "
-            "running?"
-        )
+@pytest.mark.usefixtures("relay")
+def test_the_relays_port_is_in_use(parent: Machine) -> None:
+    second = python(parent, "proxy", "--listen", RELAY, "--to", KMS)
+    assert error_of(second) == (
+        f"error: can't listen at {RELAY}: it is in use; stop what listens there, or choose another"
+    )
+    created = cli(parent, "create-key", "--trust-any-enclave")
+    assert error_of(created) == (
+        f"error: the relay can't listen at {RELAY}: it is in use; is another create-key running?"
+    )
 
-    def test_a_stranger_is_refused_and_noted(self, relay: Job, probe: Machine) -> None:
-        dialled = python(probe, peers.__name__, "dial", RELAY)
-        assert dialled.stdout.decode().strip() == peers.CLOSED
-        relay.wait_for_output("refused a connection from (17, ", seconds=STEP_SECONDS)
+
+def test_a_stranger_is_refused_and_noted(relay: Job, probe: Machine) -> None:
+    dialled = python(probe, peers.__name__, "dial", RELAY)
+    assert dialled.stdout.decode().strip() == peers.CLOSED
+    relay.wait_for_output("refused a connection from (17, ", seconds=STEP_SECONDS)
 
 
 @pytest.mark.usefixtures("enclave")
