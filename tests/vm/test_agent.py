@@ -213,6 +213,24 @@ def test_content_has_a_bound(line: Line, monkeypatch: pytest.MonkeyPatch, tmp_pa
         line.client.read_file(f"{tmp_path}/long")
 
 
+def test_content_has_a_bound_in_the_machine_too() -> None:
+    with Line(max_content=2) as line:
+        line.client.request({"op": "data", "data": frames.text(b"ab")})
+        with pytest.raises(LabError, match="content of more than 2 bytes"):
+            line.client.request({"op": "data", "data": frames.text(b"c")})
+
+
+def test_output_has_a_bound_on_the_host_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MAX_CONTENT", 2)
+    ours, theirs = socket.socketpair()
+    with AgentClient(ours.detach()) as client, theirs:
+        theirs.sendall(frames.encode({"re": 2}))
+        job = client.start(("/bin/x",), stdin=b"", environment={}, user=None, folder="/")
+        theirs.sendall(frames.encode({"job": 1, "stream": "stdout", "data": frames.text(b"abc")}))
+        with pytest.raises(LabError, match="more output than the agent lets pass"):
+            job.finish(SECONDS)
+
+
 def test_what_no_frame_can_carry_is_said(start: Start) -> None:
     with pytest.raises(LabError, match=r"start: a frame of .* bytes is too long"):
         start("/bin/echo", "x" * frames.MAX_FRAME)
@@ -226,8 +244,9 @@ def test_an_unknown_operation_is_refused(line: Line) -> None:
 def test_the_end_of_the_machine_is_said() -> None:
     with Line() as line:
         job = line.client.start(
-            ("/bin/sleep", "1000"), stdin=b"", environment={}, user=None, folder="/"
+            ("/bin/sleep", "2"), stdin=b"", environment={}, user=None, folder="/"
         )
+        # Its program outlives an agent that has no time to kill it.
         line.process.kill()
         with pytest.raises(LabError, match="does not end: the machine has ended"):
             job.finish(SECONDS)
