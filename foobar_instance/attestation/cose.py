@@ -1,8 +1,8 @@
-"""COSE_Sign1: strict structure before anything is trusted, and the ES384 signature check.
+"""COSE_Sign1: strict structure before anything is trusted.
 
 pycose is the COSE layer: it holds headers, payload and signature, and builds the Sig_structure. The
 array is decoded here, because pycose's own decoder takes no untagged message, no list that cbor2 6
-returns, and no bounds. The signature itself is checked by `cryptography`, in `verify_es384`.
+returns, and no bounds. The signature itself is checked in `es384`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,6 @@ from io import BytesIO
 from typing import Final, cast
 
 import cbor2
-from cryptography.exceptions import InvalidSignature as BadSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA384
 from pycose.messages.sign1message import Sign1Message
 
 from foobar_instance.attestation.rules import (
@@ -36,7 +32,6 @@ from foobar_instance.attestation.rules import (
 
 _TAG: Final = 18  # RFC 9052 section 2
 _ES384_PROTECTED: Final = bytes.fromhex("a1013822")  # {1: -35}, RFC 9053 table 1
-_HALF: Final = SIGNATURE_BYTES // 2
 
 
 class SignedMessage(Sign1Message):
@@ -120,20 +115,6 @@ def decode_message(document: bytes) -> SignedMessage:
     return cast(
         SignedMessage, SignedMessage.from_cose_obj([protected, {}, payload, signature], True)
     )
-
-
-def verify_es384(key: ec.EllipticCurvePublicKey, to_be_signed: bytes, signature: bytes) -> bool:
-    """Whether `signature` (r and s, 48 bytes each) is the P-384 `key`'s over `to_be_signed`.
-
-    Both of (r, s) and (r, n - s) are valid signatures, and genuine documents have either: a
-    document's own hash identifies nothing.
-    """
-    r, s = (int.from_bytes(half, "big") for half in (signature[:_HALF], signature[_HALF:]))
-    try:
-        key.verify(encode_dss_signature(r, s), to_be_signed, ec.ECDSA(SHA384()))
-    except BadSignature:
-        return False
-    return True
 
 
 def kind(value: object) -> str:

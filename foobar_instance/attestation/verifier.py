@@ -10,7 +10,6 @@ from cryptography import x509
 
 from foobar_instance.attestation.anchors import packaged_root
 from foobar_instance.attestation.chain import ChainVerifier, utc
-from foobar_instance.attestation.cose import verify_es384
 from foobar_instance.attestation.document import Attestation, parse_message
 from foobar_instance.attestation.measurements import Measurements
 from foobar_instance.attestation.rules import AGE, DEBUG, NONCE, SIGNATURE
@@ -71,7 +70,7 @@ class Verifier:
         # 2. Chain
         chain = self._chains.verify(attestation, _moment(attestation, at, max_age))
         # 3. Signature
-        if not verify_es384(chain.key, message.to_be_signed(), message.signature_bytes()):
+        if not chain.key.verify(message.to_be_signed(), message.signature_bytes()):
             raise SIGNATURE.broken("it does not verify")
         # 4. Mode and measurements
         if 0 not in attestation.pcrs:

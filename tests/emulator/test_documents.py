@@ -18,7 +18,7 @@ from emulator.documents import (
 )
 from emulator.pki import NitroChain, NitroPki
 from foobar_instance.attestation import parse_attestation, verify_attestation
-from foobar_instance.attestation.cose import verify_es384
+from foobar_instance.attestation.es384 import CryptographyKey
 from tests.vectors import vectors
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_999, tzinfo=UTC)
@@ -87,7 +87,7 @@ def test_the_shape_is_as_asked() -> None:
     protected, unprotected, payload, signature = cbor2.loads(raw)
     assert (protected, unprotected, payload) == (b"p", {4: b"k"}, b"payload")
     signed = cbor2.dumps(["Signature1", b"p", b"", b"payload"])
-    assert verify_es384(CHAIN.key.public_key(), signed, signature)
+    assert CryptographyKey(CHAIN.key.public_key()).verify(signed, signature)
 
 
 def test_signatures_are_96_bytes_whatever_the_values() -> None:

@@ -6,23 +6,27 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from foobar_instance.attestation import (
     CLOCK_SKEW,
     AttestationError,
     Verifier,
-    cose,
+    es384,
     verify_attestation,
 )
 from foobar_instance.attestation import (
     chain as chain_module,
 )
-from foobar_instance.attestation import (
-    verifier as verifier_module,
-)
 from foobar_instance.attestation.chain import ChainVerifier
+from foobar_instance.attestation.es384 import CryptographyKey
 from tests.foobar_instance.attestation.forge import (
     HOUR,
     MODULE_ID,
@@ -48,7 +52,7 @@ class Counts:
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     seen = Counts()
-    check_path, verify_es384 = ChainVerifier._check_path, cose.verify_es384
+    check_path, verify = ChainVerifier._check_path, CryptographyKey.verify
 
     def counted_path(*args: object) -> None:
         seen.paths += 1
@@ -56,10 +60,11 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
 
     def counted_signature(*args: object) -> bool:
         seen.signatures += 1
-        return verify_es384(*args)  # type: ignore[arg-type]
+        return verify(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ChainVerifier, "_check_path", counted_path)
-    monkeypatch.setattr(verifier_module, "verify_es384", counted_signature)
+    monkeypatch.setattr(CryptographyKey, "verify", counted_signature)
+    monkeypatch.setattr(es384, "_aws_lc", lambda: None)
     return seen
 
 
@@ -68,6 +73,36 @@ def test_a_warm_document_costs_one_signature(counts: Counts) -> None:
     for number in range(10):
         verifier.verify(document(nonce=b"%d" % number))
     assert (counts.paths, counts.signatures) == (1, 10)
+
+
+def test_an_enclave_that_comes_again_is_verified_by_the_faster_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bytes] = []
+
+    class Key:
+        def __init__(self, spki: bytes) -> None:
+            self.key = load_der_public_key(spki)
+
+        def verify(self, digest: bytes, signature: bytes) -> bool:
+            assert isinstance(self.key, ec.EllipticCurvePublicKey)
+            seen.append(digest)
+            try:
+                self.key.verify(signature, digest, ec.ECDSA(Prehashed(SHA384())))
+            except InvalidSignature:
+                return False
+            return True
+
+    crypto = SimpleNamespace(EC=SimpleNamespace(new_key_from_der_data=Key))
+    monkeypatch.setattr(es384, "_aws_lc", lambda: crypto)
+    verifier = Verifier(root())
+    for number in range(3):
+        verifier.verify(document(nonce=b"%d" % number))
+    assert len(set(seen)) == 2, "the first document is not worth loading it"
+    with pytest.raises(AttestationError) as caught:
+        verifier.verify(document()[:-1] + b"x")
+    assert caught.value.rule == "signature"
+    assert len(seen) == 3
 
 
 def test_a_remembered_chain_does_not_excuse_a_bad_signature() -> None:

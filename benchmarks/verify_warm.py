@@ -1,0 +1,41 @@
+"""A stream of documents of one enclave, verified by a `Verifier` that is kept."""
+
+from __future__ import annotations
+
+from benchmarks.report import Section, ratio_of
+from benchmarks.rounds import take
+from benchmarks.verifiers import contestant
+
+EVERVAULT = "evervault-attestation-bindings"
+OURS = "kept Verifier"
+FAST = "kept Verifier, AWS-LC"
+LIMIT = "two bare P-384 verifications"
+FAST_LIMIT = "two bare P-384 verifications, AWS-LC"
+
+
+def run(rounds: int) -> Section:
+    """Measure all in turns."""
+    measured = take(
+        [
+            contestant(EVERVAULT, "evervault"),
+            contestant(OURS, "warm"),
+            contestant(FAST, "warm-aws-lc"),
+            contestant(LIMIT, "bare", share=2),
+            contestant(FAST_LIMIT, "bare-aws-lc", share=2),
+        ],
+        rounds=rounds,
+        unit="documents/s",
+    )
+    ours, fast, peer = measured[OURS], measured[FAST], measured[EVERVAULT]
+    return Section(
+        name="verify-warm",
+        work="One thread verifies a document of one enclave again and again. A remembered chain "
+        "leaves the document's own signature, one verification; the limit allows two.",
+        measurements=tuple(measured.values()),
+        ratios=(
+            ratio_of(ours, peer, bound=3),
+            ratio_of(fast, peer, bound=9),
+            ratio_of(ours, measured[LIMIT]),
+            ratio_of(fast, measured[FAST_LIMIT], bound=0.8),
+        ),
+    )

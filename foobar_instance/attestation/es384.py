@@ -1,0 +1,96 @@
+"""The one place where an ES384 signature is checked: ECDSA on P-384 with SHA-384 (RFC 9053).
+
+By `cryptography`, and by AWS-LC for a key that is used again and again, where the optional package
+`awscrt` is installed. Both take the same signatures; AWS-LC takes a fraction of the time, and for a
+single document importing it would cost more than it saves.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, Protocol
+
+from cryptography.exceptions import InvalidSignature as BadSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from foobar_instance.attestation.rules import SIGNATURE_BYTES
+
+if TYPE_CHECKING:
+    from awscrt.crypto import EC
+
+_HALF: Final = SIGNATURE_BYTES // 2
+
+
+class Es384Key(Protocol):
+    """A public key on P-384."""
+
+    def verify(self, signed: bytes, signature: bytes) -> bool:
+        """Whether `signature` (96 bytes: r and s) is this key's over `signed`.
+
+        Both of (r, s) and (r, n - s) are valid signatures, and genuine documents have either: a
+        document's own hash identifies nothing.
+        """
+        ...
+
+    def for_many(self) -> Es384Key:
+        """The same key in the form that verifies fastest here."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CryptographyKey:
+    """A key that `cryptography` verifies with."""
+
+    key: ec.EllipticCurvePublicKey
+
+    def verify(self, signed: bytes, signature: bytes) -> bool:
+        """See `Es384Key`."""
+        try:
+            self.key.verify(_der(signature), signed, ec.ECDSA(SHA384()))
+        except BadSignature:
+            return False
+        return True
+
+    def for_many(self) -> Es384Key:
+        """An `AwsLcKey` where `awscrt` is installed."""
+        crypto = _aws_lc()
+        if crypto is None:
+            return self
+        spki = self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return AwsLcKey(crypto.EC.new_key_from_der_data(spki))
+
+
+@dataclass(frozen=True, slots=True)
+class AwsLcKey:
+    """A key that AWS-LC verifies with."""
+
+    key: EC
+
+    def verify(self, signed: bytes, signature: bytes) -> bool:
+        """See `Es384Key`."""
+        return bool(self.key.verify(hashlib.sha384(signed).digest(), _der(signature)))
+
+    def for_many(self) -> Es384Key:
+        """Itself."""
+        return self
+
+
+def _der(signature: bytes) -> bytes:
+    r, s = (int.from_bytes(half, "big") for half in (signature[:_HALF], signature[_HALF:]))
+    return encode_dss_signature(r, s)
+
+
+@functools.cache
+def _aws_lc() -> ModuleType | None:
+    try:
+        from awscrt import crypto
+    except ImportError:
+        return None
+    # Releases of before elliptic curves were added are no use here.
+    return crypto if hasattr(crypto, "EC") else None
