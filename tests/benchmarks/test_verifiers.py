@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import documents, verifiers
+from benchmarks import documents, verifiers, verify_warm
 from benchmarks.documents import Document
+from benchmarks.rounds import Contestant
 from benchmarks.verifiers import KINDS, contestant
 from foobar_instance.attestation import AttestationError, Verifier, es384
 
@@ -61,3 +62,21 @@ def test_a_share_divides_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = contestant("limit", "bare", share=5)
     assert limit.sample is not None
     assert limit.sample() == 20
+
+
+def test_the_warm_table_compares_with_one_verification_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rates = {"evervault": 10.0, "warm": 80.0, "bare": 100.0}
+
+    def fixed(who: str, kind: str, *, share: int = 1) -> Contestant:
+        if kind not in rates:
+            return Contestant(who, absent="not installed")
+        return Contestant(who, lambda: rates[kind] / share)
+
+    monkeypatch.setattr(verify_warm, "contestant", fixed)
+    found = {ratio.text: (ratio.value, ratio.verdict) for ratio in verify_warm.run(1).ratios}
+    assert found[f"{verify_warm.OURS} / {verify_warm.EVERVAULT}"] == (8, "reached")
+    assert found[f"{verify_warm.OURS} / {verify_warm.LIMIT}"] == (1.6, "")
+    assert found[f"{verify_warm.OURS} / one bare P-384 verification"] == (0.8, "")
+    assert found[f"{verify_warm.FAST} / one bare P-384 verification, AWS-LC"] == (None, "absent")
