@@ -7,7 +7,7 @@ from benchmarks.rounds import take
 from benchmarks.verifiers import contestant
 
 EVERVAULT = "evervault-attestation-bindings"
-OURS = "new Verifier for each"
+OURS = "kept Verifier, new chains"
 LIMIT = "five bare P-384 verifications"
 FAST_LIMIT = "five bare P-384 verifications, AWS-LC"
 

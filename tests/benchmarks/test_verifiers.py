@@ -9,6 +9,7 @@ from benchmarks.documents import Document
 from benchmarks.rounds import Contestant
 from benchmarks.verifiers import KINDS, contestant
 from foobar_instance.attestation import AttestationError, Verifier, es384
+from foobar_instance.attestation.chain import ChainVerifier
 
 
 @pytest.fixture
@@ -36,6 +37,26 @@ def test_without_test_vectors_a_document_under_a_development_root_serves(
 def test_each_contestant_verifies(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(es384, "_aws_lc", es384._aws_lc)  # what the contestant sets is undone
     KINDS[kind]()()
+
+
+@pytest.mark.usefixtures("development")
+@pytest.mark.parametrize(("kind", "paths"), [("warm", 0), ("cold", 3)])
+def test_a_chain_is_validated_anew_in_the_cold_case_alone(
+    kind: str, paths: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(es384, "_aws_lc", es384._aws_lc)
+    work = KINDS[kind]()
+    validated: list[object] = []
+    check_path = ChainVerifier._check_path
+
+    def counted(*args: object) -> None:
+        validated.append(args)
+        check_path(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ChainVerifier, "_check_path", counted)
+    for _ in range(3):
+        work()
+    assert len(validated) == paths
 
 
 @pytest.mark.usefixtures("development")
