@@ -44,7 +44,7 @@ def shown_commands() -> set[tuple[str, str]]:
     shown = set()
     for page in PAGES:
         for line in page.read_text().splitlines():
-            for command, rest in re.findall(r"foobar-instance ([a-z-]+)([^|`]*)", line):
+            for command, rest in re.findall(r"foobar-instance ([a-z][a-z-]*)([^|`]*)", line):
                 options = re.findall(r"(?<!\S)(--[A-Za-z0-9-]+)", rest)
                 shown |= {(command, option) for option in options or [""]}
     return shown
