@@ -69,6 +69,7 @@ class Relay:
         self._halves: dict[int, Half] = {}  # by descriptor
         self._connections: set[Connection] = set()
         self._wake_reader, self._wake_writer = _wake_pair()
+        self._own = (listener.fileno(), self._wake_reader.fileno())
         self._dialling = Diallers(
             target,
             seconds=limits.connect_seconds,
@@ -125,7 +126,8 @@ class Relay:
         for fd, mask in ready:
             half = half_of(fd)
             if half is None:
-                strangers.append(fd)
+                if fd in self._dialling or fd in self._own:
+                    strangers.append(fd)  # all others were closed in this turn
                 continue
             half.connection.active = now
             try:
@@ -135,8 +137,7 @@ class Relay:
                 continue
             if changed:
                 self._settle(half, mask)
-        # Only now may descriptors be opened: the numbers of those that were closed above may be
-        # among the ones that are still to come in `ready`.
+        # Only now may descriptors be opened, which may get the numbers of those closed above.
         for fd in strangers:
             self._welcome(fd)
         if strangers or self._patience < _TICK_SECONDS:
