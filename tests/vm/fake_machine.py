@@ -41,7 +41,7 @@ class FakeMachine:
         self._descriptors = [0] * queues
         self._rooms: list[dict[int, list[tuple[int, int]]]] = [{} for _ in range(queues)]
         self._kicks = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(queues)]
-        self._calls = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(queues)]
+        self.calls = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(queues)]
         self.features = self.ask(1)
         self.tell(2, struct.pack("<Q", _FEATURES))
         self.protocol = self.ask(15)
@@ -62,19 +62,24 @@ class FakeMachine:
         """As when QEMU is killed."""
         self.connection.close()
         self.memory.close()
-        for descriptor in (*self._kicks, *self._calls):
+        for descriptor in (*self._kicks, *self.calls):
             os.close(descriptor)
-        self._kicks, self._calls = [], []
+        self._kicks, self.calls = [], []
 
     def set_up(self, index: int, *, enabled: bool) -> None:
         base = USER + index * _QUEUE_BYTES
         self.tell(8, struct.pack("<II", index, QUEUE_SIZE))
         self.tell(10, struct.pack("<II", index, 0))
         self.tell(9, struct.pack("<IIQQQQ", index, 0, base, base + _USED, base + _AVAILABLE, 0))
-        self.tell(13, struct.pack("<Q", index), [self._calls[index]])
+        self.tell(13, struct.pack("<Q", index), [self.calls[index]])
         self.tell(12, struct.pack("<Q", index), [self._kicks[index]])
         if enabled:
             self.tell(18, struct.pack("<II", index, 1))
+
+    def start(self, index: int) -> None:
+        """Go on with a queue that was stopped."""
+        self.tell(12, struct.pack("<Q", index), [self._kicks[index]])
+        self.tell(18, struct.pack("<II", index, 1))
 
     def tell(self, request: int, payload: bytes = b"", files: Sequence[int] = ()) -> None:
         """Send a message that has no answer, and wait until it is acted on."""
@@ -141,9 +146,9 @@ class FakeMachine:
         """What the device wrote into the next chain that it gives back; waits for it."""
         start = queue * _QUEUE_BYTES + _USED
         while struct.unpack_from("<H", self.memory, start + 2)[0] == self._taken[queue]:
-            ready, _, _ = select.select([self._calls[queue]], [], [], SECONDS)
+            ready, _, _ = select.select([self.calls[queue]], [], [], SECONDS)
             assert ready, "no interrupt comes"
-            os.eventfd_read(self._calls[queue])
+            os.eventfd_read(self.calls[queue])
         slot = self._taken[queue] % QUEUE_SIZE
         head, written = struct.unpack_from("<II", self.memory, start + 4 + 8 * slot)
         self._taken[queue] += 1
@@ -155,7 +160,7 @@ class FakeMachine:
     def interrupted(self, queue: int) -> int:
         """How often the device has interrupted since it was last looked at."""
         try:
-            return os.eventfd_read(self._calls[queue])
+            return os.eventfd_read(self.calls[queue])
         except BlockingIOError:
             return 0
 

@@ -31,9 +31,8 @@ class NsmPort(Device):
 
     def kicked(self, index: int) -> None:
         """Answer every request whose response has room now."""
-        queue = self.queue(index)
         answered = False
-        while queue is not None and (chain := queue.pop()) is not None:
+        for queue, chain in self.offered(index):
             if self._request is None:
                 if chain.writable:
                     raise BackEndError("room for a response comes before its request")
@@ -48,3 +47,11 @@ class NsmPort(Device):
             answered = True
         if answered:
             self.interrupt(index)
+
+    def stopped(self, index: int) -> None:  # noqa: ARG002 - there is one queue
+        """The driver that asked is gone, and the next one begins with a request."""
+        self._request = None
+
+    def gone(self) -> None:
+        """The request's chain would keep the machine's memory mapped."""
+        self._request = None

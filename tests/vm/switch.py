@@ -1,8 +1,7 @@
 """A switch for virtio-vsock packets: every machine has a CID, and streams go between any two.
 
-Flow control is the machines' own (virtio 1.2, section 5.10.6.3): a receiver announces its buffer,
-and a well-behaved sender stays within it. The switch keeps what a receiver has not taken yet, up to
-a bound that such senders never reach.
+What a receiver has not taken yet is kept here. That is bounded by the credit that it has announced
+for each stream, by the number of streams, and by what one machine may leave untaken in all.
 """
 
 import selectors
@@ -12,17 +11,24 @@ from collections import deque
 from dataclasses import replace
 from typing import Final
 
+from tests.vm.flow_control import Flow
 from tests.vm.guest_memory import BackEndError
 from tests.vm.vhost_user import Device
-from tests.vm.vsock_packet import HEADER, OP_RST, TYPE_STREAM, Header, Stream, reset
+from tests.vm.vsock_packet import (
+    HEADER,
+    OP_REQUEST,
+    OP_RST,
+    TYPE_STREAM,
+    Header,
+    Stream,
+    reset,
+)
 
+MAX_STREAMS: Final = 4096  # that one machine has asked for
 MAX_QUEUED_BYTES: Final = 64 << 20
 MAX_QUEUED_PACKETS: Final = 1 << 17
 
-_RX, _TX = (
-    0,
-    1,
-)  # virtio 1.2, section 5.10.2; the third queue is for events, of which there are none
+_RX, _TX = 0, 1  # virtio 1.2, section 5.10.2; the third is for events, of which there are none
 
 
 class Switch:
@@ -30,7 +36,7 @@ class Switch:
 
     def __init__(self) -> None:
         self._ports: dict[int, VsockPort] = {}
-        self._streams: set[Stream] = set()
+        self._streams: dict[Stream, Flow] = {}
 
     def join(self, port: "VsockPort") -> None:
         """From now on packets reach this machine."""
@@ -42,30 +48,53 @@ class Switch:
             return
         del self._ports[port.cid]
         for stream in [one for one in self._streams if port.cid in (one[0][0], one[1][0])]:
-            self._streams.discard(stream)
             peer = stream[1][0] if stream[0][0] == port.cid else stream[0][0]
-            if peer in self._ports:
-                self._ports[peer].deliver(reset(stream, peer), b"")
+            self._end(reset(stream, peer))
 
     def carry(self, header: Header, payload: memoryview | bytes) -> None:
-        """Pass a packet on, or answer with a reset where it cannot be."""
+        """Pass a packet on, or end its stream where it cannot be.
+
+        Raises:
+            BackEndError: the sender asks for resets and takes none.
+        """
         target = self._ports.get(header.destination_cid)
-        if header.kind == TYPE_STREAM and target is not None and target.open:
-            if target.full:  # it takes nothing, and its senders do not mind its credit
-                self._refuse(header)
-                return
-            if header.operation == OP_RST:
-                self._streams.discard(header.stream)
-            else:
-                self._streams.add(header.stream)
-            target.deliver(header, payload)
-        elif header.operation != OP_RST:
+        if header.kind != TYPE_STREAM or target is None or not target.open:
             self._refuse(header)
+        elif header.operation == OP_RST:
+            self._end(header)
+        elif target.full or not self._allowed(header):
+            self._end(header.refusal().refusal())
+            self._refuse(header)
+        else:
+            target.deliver(header, payload)
+
+    def _allowed(self, header: Header) -> bool:
+        """Whether the packet asks for a stream, or belongs to one and is within its credit."""
+        flow = self._streams.get(header.stream)
+        if flow is None:
+            cid = header.source_cid
+            if header.operation != OP_REQUEST or self._asked_for(cid) >= MAX_STREAMS:
+                return False
+            flow = self._streams[header.stream] = Flow(header)
+        return flow.within_credit(header)
+
+    def _asked_for(self, cid: int) -> int:
+        return sum(flow.opener == cid for flow in self._streams.values())
+
+    def _end(self, last: Header) -> None:
+        """Forget a stream, and let this reset reach the machine that still believes in it."""
+        known = self._streams.pop(last.stream, None)
+        if known is not None and last.destination_cid in self._ports:
+            self._ports[last.destination_cid].deliver(last, b"")
 
     def _refuse(self, header: Header) -> None:
-        self._streams.discard(header.stream)
-        if sender := self._ports.get(header.source_cid):
-            sender.deliver(header.refusal(), b"")
+        sender = self._ports.get(header.source_cid)
+        self._streams.pop(header.stream, None)
+        if sender is None or header.operation == OP_RST:
+            return
+        if sender.full:
+            raise BackEndError(f"CID {sender.cid} asks for resets and takes none")
+        sender.deliver(header.refusal(), b"")
 
 
 class VsockPort(Device):
@@ -117,13 +146,12 @@ class VsockPort(Device):
         self._waiting_bytes += len(payload)
         try:
             self._flush()
-        except BackEndError as error:  # this machine's fault, whoever sends
+        except (BackEndError, OSError) as error:  # this machine's fault, whoever sends
             self.fail(error)
 
     def _carry_all(self) -> None:
-        queue = self.queue(_TX)
         taken = False
-        while queue is not None and not self.closed and (chain := queue.pop()) is not None:
+        for queue, chain in self.offered(_TX):
             packet = chain.read()
             queue.push(chain, 0)
             taken = True
@@ -146,7 +174,9 @@ class VsockPort(Device):
             if len(rest):
                 self._waiting.appendleft((header, rest))
             self._waiting_bytes -= len(part)
-            written = chain.write(replace(header, length=len(part)).encode(), part)
+            # Flags say what comes after the packet, and so they belong to its last piece.
+            flags = 0 if len(rest) else header.flags
+            written = chain.write(replace(header, length=len(part), flags=flags).encode(), part)
             queue.push(chain, written)
             given = True
         if given:

@@ -1,6 +1,7 @@
 """The switch, the NSM and the protocol below them, against fake machines."""
 
 import os
+import select
 import socket
 import struct
 import tempfile
@@ -17,11 +18,12 @@ from hypothesis import strategies as st
 from tests.vm import switch as switch_module
 from tests.vm.backends import Backends
 from tests.vm.errors import LabError
-from tests.vm.fake_machine import GUEST, MEMORY, USER, FakeMachine, memory_table
+from tests.vm.fake_machine import GUEST, MEMORY, QUEUE_SIZE, USER, FakeMachine, memory_table
 from tests.vm.guest_memory import BackEndError
 from tests.vm.vsock_packet import (
     HEADER,
     MAX_PAYLOAD,
+    OP_CREDIT_UPDATE,
     OP_REQUEST,
     OP_RESPONSE,
     OP_RST,
@@ -90,6 +92,29 @@ def receive(machine: FakeMachine) -> tuple[Header, bytes]:
     return head, bytes(payload)
 
 
+def back(head: Header, operation: int = OP_RW) -> Header:
+    """A packet of the same stream in the other direction."""
+    return replace(
+        header(head.destination_cid, head.source_cid, operation),
+        source_port=head.destination_port,
+        destination_port=head.source_port,
+    )
+
+
+def connect(client: FakeMachine, server: FakeMachine, *, credit: int = 262144) -> None:
+    """A stream from CID 3 to CID 16, whose server announces this credit."""
+    request = header(3, 16, OP_REQUEST)
+    send(client, request)
+    assert receive(server) == (request, b"")
+    send(server, replace(back(request, OP_RESPONSE), buffer_size=credit))
+    assert receive(client)[0].operation == OP_RESPONSE
+
+
+def mapped_machines() -> int:
+    """How many mappings of fake machines' memory this process has."""
+    return Path("/proc/self/maps").read_text().count("memfd:machine")
+
+
 def wait_until_cut_off(machine: FakeMachine) -> None:
     assert machine.cut_off
 
@@ -97,10 +122,12 @@ def wait_until_cut_off(machine: FakeMachine) -> None:
 class TestSwitch:
     def test_a_packet_reaches_its_cid_as_it_was_sent(self, net: Net) -> None:
         parent, enclave = net.machine(3), net.machine(16)
+        connect(parent, enclave)
         send(parent, header(3, 16), b"attack at dawn")
         assert receive(enclave) == (header(3, 16, length=14), b"attack at dawn")
-        send(enclave, replace(header(16, 3, OP_SHUTDOWN), flags=3))
-        assert receive(parent)[0] == replace(header(16, 3, OP_SHUTDOWN), flags=3)
+        shutdown = replace(back(header(3, 16), OP_SHUTDOWN), flags=3)
+        send(enclave, shutdown)
+        assert receive(parent)[0] == shutdown
 
     def test_a_machine_reads_its_cid_in_the_configuration(self, net: Net) -> None:
         machine = net.machine(16)
@@ -109,19 +136,21 @@ class TestSwitch:
 
     def test_a_long_packet_comes_in_pieces_that_fit(self, net: Net) -> None:
         parent, enclave = net.machine(3), net.machine(16)
+        connect(parent, enclave)
         data = os.urandom(1000)
-        send(parent, header(3, 16), data)
+        send(parent, replace(header(3, 16), flags=3), data)
         pieces = [receive(enclave) for _ in range(4)]
         assert [len(payload) for _, payload in pieces] == [256, 256, 256, 232]
         assert b"".join(payload for _, payload in pieces) == data
         assert {head.operation for head, _ in pieces} == {OP_RW}
+        assert [head.flags for head, _ in pieces] == [0, 0, 0, 3]
 
     def test_packets_wait_for_a_receiver_without_room(self, net: Net) -> None:
         parent, enclave = net.machine(3), net.machine(16, buffers=1)
+        connect(parent, enclave)
         for number in range(3):
             send(parent, header(3, 16), bytes([number]))
-        assert receive(enclave)[1] == b"\0"
-        for number in (1, 2):
+        for number in range(3):
             enclave.offer(RX, room=ROOM)
             enclave.kick(RX)
             assert receive(enclave)[1] == bytes([number])
@@ -147,18 +176,15 @@ class TestSwitch:
 
     def test_streams_of_a_machine_that_ends_are_reset(self, net: Net) -> None:
         parent, enclave, stranger = net.machine(3), net.machine(16), net.machine(17)
-        send(parent, header(3, 16, OP_REQUEST))
-        receive(enclave)
-        send(enclave, replace(header(16, 3, OP_RESPONSE), source_port=1000, destination_port=1024))
-        receive(parent)
+        connect(parent, enclave)
         send(stranger, header(17, 3, OP_REQUEST))
-        receive(parent)
+        other = receive(parent)[0]
         enclave.end()
         head, _ = receive(parent)
-        assert head == replace(reset(header(3, 16).stream, 3))
+        assert head == reset(header(3, 16).stream, 3)
         assert (head.source_cid, head.source_port, head.destination_port) == (16, 1000, 1024)
-        send(parent, header(3, 17))
-        assert receive(stranger)[0].operation == OP_RW, "others go on"
+        send(parent, back(other, OP_RESPONSE))
+        assert receive(stranger)[0].operation == OP_RESPONSE, "others go on"
 
     def test_a_stream_that_was_reset_is_not_reset_again(self, net: Net) -> None:
         parent, enclave = net.machine(3), net.machine(16)
@@ -171,18 +197,90 @@ class TestSwitch:
         send(again, header(17, 16, OP_REQUEST))
         assert receive(enclave)[0].source_cid == 17
 
-    def test_a_sender_that_minds_no_credit_loses_its_stream(
+    def test_a_packet_of_no_stream_is_refused(self, net: Net) -> None:
+        parent, enclave = net.machine(3), net.machine(16)
+        send(parent, header(3, 16), b"nobody asked")
+        assert receive(parent)[0] == header(3, 16).refusal()
+        send(parent, header(3, 16, OP_RST))
+        send(parent, header(3, 16, OP_REQUEST))
+        assert receive(enclave)[0].operation == OP_REQUEST, "neither came"
+
+    def test_a_sender_beyond_its_credit_loses_its_stream_at_both_ends(self, net: Net) -> None:
+        parent, enclave = net.machine(3), net.machine(16)
+        connect(parent, enclave, credit=10)
+        send(parent, header(3, 16), b"0123456789")
+        assert receive(enclave)[1] == b"0123456789"
+        send(parent, header(3, 16), b"!")
+        assert receive(parent)[0] == header(3, 16).refusal()
+        assert receive(enclave)[0] == reset(header(3, 16).stream, 16)
+        send(enclave, back(header(3, 16)))
+        assert receive(enclave)[0] == reset(header(3, 16).stream, 16), "it is forgotten"
+
+    def test_credit_that_is_given_back_is_good_again(self, net: Net) -> None:
+        parent, enclave = net.machine(3), net.machine(16)
+        connect(parent, enclave, credit=10)
+        send(parent, header(3, 16), b"0123456789")
+        receive(enclave)
+        send(enclave, replace(back(header(3, 16), OP_CREDIT_UPDATE), buffer_size=10, forwarded=10))
+        receive(parent)
+        send(parent, header(3, 16), b"9876543210")
+        assert receive(enclave)[1] == b"9876543210"
+
+    @pytest.mark.parametrize(("bound", "value"), [("BYTES", 20), ("PACKETS", 2)])
+    def test_a_receiver_that_takes_nothing_loses_its_streams(
+        self, net: Net, monkeypatch: pytest.MonkeyPatch, bound: str, value: int
+    ) -> None:
+        parent, enclave = net.machine(3), net.machine(16, buffers=1)
+        connect(parent, enclave)
+        monkeypatch.setattr(switch_module, f"MAX_QUEUED_{bound}", value)
+        for _ in range(4):
+            send(parent, header(3, 16), b"0123456789abcdef")
+        assert receive(parent)[0].operation == OP_RST
+        for _ in range(6):
+            enclave.offer(RX, room=ROOM)
+        enclave.kick(RX)
+        while (head := receive(enclave)[0]).operation == OP_RW:
+            pass
+        assert head == reset(header(3, 16).stream, 16)
+
+    def test_a_machine_may_ask_for_so_many_streams_and_others_for_theirs(
         self, net: Net, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(switch_module, "MAX_QUEUED_BYTES", 20)
-        parent, _ = net.machine(3), net.machine(16, buffers=0)
-        for _ in range(3):
-            send(parent, header(3, 16), b"0123456789abcdef")
-        head, _ = receive(parent)
-        assert head.operation == OP_RST
+        monkeypatch.setattr(switch_module, "MAX_STREAMS", 1)
+        parent, enclave, stranger = net.machine(3), net.machine(16), net.machine(17)
+        connect(parent, enclave)
+        second = replace(header(3, 16, OP_REQUEST), source_port=1025)
+        send(parent, second)
+        assert receive(parent)[0] == second.refusal()
+        send(stranger, header(17, 16, OP_REQUEST))
+        assert receive(enclave)[0].source_cid == 17
+
+    def test_a_machine_that_takes_no_resets_is_cut_off(
+        self, net: Net, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(switch_module, "MAX_QUEUED_PACKETS", 2)
+        parent = net.machine(3, buffers=0)
+        for _ in range(4):
+            send(parent, header(3, 77, OP_REQUEST))
+        wait_until_cut_off(parent)
+        assert net.backends.breaches == ["CID 3 asks for resets and takes none"]
+
+    def test_a_receiver_that_cannot_be_interrupted_is_cut_off_and_not_the_sender(
+        self, net: Net
+    ) -> None:
+        parent, enclave = net.machine(3), net.machine(16)
+        reader, writer = os.pipe()
+        enclave.tell(13, struct.pack("<Q", RX), [writer])
+        os.close(reader)
+        os.close(writer)
+        send(parent, header(3, 16, OP_REQUEST))
+        wait_until_cut_off(enclave)
+        assert receive(parent)[0].operation == OP_RST
+        assert len(net.backends.breaches) == 1
 
     def test_a_machine_that_speaks_as_another_is_cut_off_alone(self, net: Net) -> None:
         liar, parent, enclave = net.machine(17), net.machine(3), net.machine(16)
+        connect(parent, enclave)
         send(liar, header(3, 16), b"forged")
         wait_until_cut_off(liar)
         assert net.backends.breaches == ["CID 17 sends as CID 3"]
@@ -272,8 +370,65 @@ class TestNsm:
         assert machine.interrupted(0) == 0
         machine.offer(0, room=[0x3000])
         machine.kick(0)
+        told = select.select([machine.calls[0]], [], [], 5.0)[0]
+        assert told
+        assert machine.interrupted(0) == 1
         machine.take(0)
         machine.take(0)
+
+    def test_a_driver_that_begins_anew_is_answered(self, machine: FakeMachine) -> None:
+        machine.offer(0, [b"of the driver that was unloaded"])
+        machine.kick(0)
+        machine.tell(14, bytes(8))
+        assert struct.unpack("<II", machine.ask_bytes(11, struct.pack("<II", 0, 0))) == (0, 1)
+        machine.start(0)
+        machine.offer(0, [b"new"])
+        machine.offer(0, room=[0x3000])
+        machine.kick(0)
+        machine.take(0)
+        assert machine.take(0) == b"answer to new"
+
+    def test_a_machine_that_ends_in_the_middle_leaves_no_memory_behind(
+        self, backends: Backends
+    ) -> None:
+        before = mapped_machines()
+        with FakeMachine(backends.nsm(self.exchange), queues=1) as machine:
+            machine.offer(0, [b"request"])
+            machine.kick(0)
+            machine.tell(14, bytes(8))
+            assert mapped_machines() == before + 2, "its own and the back end's"
+        deadline = time.monotonic() + 5
+        while mapped_machines() != before:
+            assert time.monotonic() < deadline
+
+    def test_a_machine_that_asks_without_end_lets_others_have_their_turn(
+        self, backends: Backends, machines: ExitStack
+    ) -> None:
+        answered: list[str] = []
+
+        def greedy_exchange(_: bytes) -> bytes:
+            if not answered:
+                modest.kick(0)
+            answered.append("greedy")
+            if len(answered) < 500:
+                for head in (0, 1):
+                    greedy.make_available(0, head)
+            return b""
+
+        def modest_exchange(_: bytes) -> bytes:
+            answered.append("modest")
+            return b""
+
+        greedy = machines.enter_context(FakeMachine(backends.nsm(greedy_exchange), queues=1))
+        modest = machines.enter_context(FakeMachine(backends.nsm(modest_exchange), queues=1))
+        for machine in (modest, greedy):
+            machine.offer(0, [b"request"])
+            machine.offer(0, room=[16])
+        greedy.kick(0)
+        deadline = time.monotonic() + 5
+        while len(answered) < 500:
+            assert time.monotonic() < deadline
+        assert answered.index("modest") <= QUEUE_SIZE
 
     @pytest.mark.parametrize(
         ("chains", "reason"),
@@ -363,6 +518,14 @@ class TestProtocol:
         machine.send(message)
         wait_until_cut_off(machine)
         assert reason in backends.breaches[0]
+
+    def test_a_file_that_nobody_can_wait_for_cuts_the_machine_off(
+        self, machine: FakeMachine, backends: Backends, socket_folder: Path
+    ) -> None:
+        with (socket_folder / "file").open("wb") as file:
+            machine.send(struct.pack("<IIIQ", 12, 1, 8, 0), [file.fileno()])
+        wait_until_cut_off(machine)
+        assert "not permitted" in backends.breaches[0]
 
     def test_half_a_message_and_an_end_cuts_the_machine_off(
         self, machine: FakeMachine, backends: Backends

@@ -10,12 +10,12 @@ import os
 import selectors
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from tests.vm.guest_memory import MAX_REGIONS, BackEndError, GuestMemory, Region
-from tests.vm.virtqueue import RingAddresses, Virtqueue
+from tests.vm.virtqueue import Chain, RingAddresses, Virtqueue
 
 MAX_MESSAGE: Final = 4096
 
@@ -90,6 +90,9 @@ class Device:
         """The driver has offered chains in a queue, or the queue has become ready."""
         raise NotImplementedError
 
+    def stopped(self, index: int) -> None:
+        """The driver has stopped a queue, and will not see what was taken from it given back."""
+
     def gone(self) -> None:
         """The machine has ended, or has broken the protocol."""
 
@@ -99,6 +102,21 @@ class Device:
         if ring.queue is None and self._ready(ring) and self._memory and ring.addresses:
             ring.queue = Virtqueue(self._memory, ring.size, ring.addresses, ring.next_available)
         return ring.queue if self._ready(ring) else None
+
+    def offered(self, index: int) -> Iterator[tuple[Virtqueue, Chain]]:
+        """The chains that a queue offers now, with the queue.
+
+        At most as many as it has descriptors: a driver that offers without end has its next turn
+        after all others.
+        """
+        queue = self.queue(index)
+        for _ in range(self._rings[index].size):
+            if queue is None or self.closed or (chain := queue.pop()) is None:
+                return
+            yield queue, chain
+        if not self.closed:
+            with contextlib.suppress(BlockingIOError):  # it is kicked already
+                os.eventfd_write(self._rings[index].kick, 1)
 
     def interrupt(self, index: int) -> None:
         """Tell the driver that chains were given back, if it wants to know."""
@@ -227,6 +245,7 @@ class Device:
         if ring.queue is not None:
             ring.next_available = ring.queue.next_available
         self._stop(ring)
+        self.stopped(index)
         return struct.pack("<II", index, ring.next_available)
 
     def _set_kick(self, payload: bytes, files: list[int]) -> None:
@@ -234,10 +253,10 @@ class Device:
         if len(files) != 1:
             raise BackEndError("a queue without a descriptor to kick it by")
         self._stop(ring, keep_enabled=True)
-        ring.kick = files.pop()
-        os.set_blocking(ring.kick, False)
+        os.set_blocking(files[0], False)
         kick = self._guarded(lambda: self._kick(index))
-        self._selector.register(ring.kick, selectors.EVENT_READ, kick)
+        self._selector.register(files[0], selectors.EVENT_READ, kick)  # refuses ordinary files
+        ring.kick = files.pop()
         self._kicked_if_ready(index)
 
     def _set_call(self, payload: bytes, files: list[int]) -> None:
