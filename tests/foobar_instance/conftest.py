@@ -78,10 +78,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: Signer) -> Pat
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[None]:
+    """What a command line run in this process does to the loggers is undone."""
+    loggers = [logging.getLogger(name) for name in ("foobar_instance", "proxy")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
 @pytest.fixture
 def shell(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
+) -> Run:
     """Runs a command line in `folder`."""
 
     def shell(*arguments: str, stdin: bytes = b"", **environment: str) -> Ran:
@@ -93,9 +104,4 @@ def shell(
             code = run(arguments)
         return Ran(code, *capsys.readouterr())
 
-    loggers = [logging.getLogger(name) for name in ("foobar_instance", "proxy")]
-    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
-    yield shell
-    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
+    return shell
