@@ -168,6 +168,14 @@ class TestSwitch:
         send(parent, header(3, 78, OP_REQUEST))
         assert receive(parent)[0].source_cid == 78
 
+    def test_a_machine_whose_driver_is_not_there_yet_answers_with_a_reset(
+        self, net: Net, machines: ExitStack
+    ) -> None:
+        parent = net.machine(3)
+        machines.enter_context(FakeMachine(net.backends.vsock(16), queues=3, enabled=False))
+        send(parent, header(3, 16, OP_REQUEST))
+        assert receive(parent)[0] == header(3, 16).refusal()
+
     def test_another_kind_of_socket_is_refused(self, net: Net) -> None:
         parent, _ = net.machine(3), net.machine(16)
         send(parent, replace(header(3, 16, OP_REQUEST), kind=2))
@@ -337,6 +345,13 @@ class TestCids:
         path = backends.vsock(16)
         backends.discard(path)
         assert not path.exists()
+        assert backends.vsock(16) != path
+
+    def test_an_event_of_what_was_closed_meanwhile_is_ignored(self, backends: Backends) -> None:
+        path = backends.vsock(16)
+        key = backends._selector.get_key(backends._awaited[path][0])
+        backends.discard(path)
+        backends._serve(key)
         assert backends.vsock(16) != path
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.vm.flow_control import Flow
@@ -82,6 +82,8 @@ def test_a_late_or_smaller_announcement_takes_nothing_back(late: Header) -> None
     rounds=st.lists(st.tuples(st.integers(0, MAX_PAYLOAD), st.floats(0, 1)), max_size=50),
     before=st.integers(0, (1 << 32) - 1),
 )
+@example(buffer=BUFFER, rounds=[(BUFFER, 0.5), (BUFFER, 1)], before=(1 << 32) - 1)
+@example(buffer=BUFFER, rounds=[], before=(1 << 32) - 1)
 def test_a_sender_is_refused_at_the_first_byte_too_many(
     buffer: int, rounds: list[tuple[int, float]], before: int
 ) -> None:
@@ -100,8 +102,9 @@ def test_a_sender_is_refused_at_the_first_byte_too_many(
 
 def _sent_before(flow: Flow, count: int) -> int:
     """Let a stream be as old as this many bytes, so that its counters wrap around soon."""
-    for step in (count // 2, count - count // 2):
-        flow.within_credit(data(step))
-        flow.within_credit(taken(count // 2 if step == count // 2 else count))
-    flow.within_credit(taken(count))
-    return count
+    sent = 0
+    for so_far in (count // 3, 2 * count // 3, count):
+        flow.within_credit(data(so_far - sent))
+        flow.within_credit(taken(so_far))
+        sent = so_far
+    return sent
