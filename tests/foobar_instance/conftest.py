@@ -90,9 +90,7 @@ def loggers() -> Iterator[None]:
 
 
 @pytest.fixture
-def shell(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
+def shell(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command line in `folder`."""
 
     def shell(*arguments: str, stdin: bytes = b"", **environment: str) -> Ran:
