@@ -60,8 +60,7 @@ stand_in() {
     for name in bin sbin lib lib64; do ln -s "usr/$name" "$work/base/$name"; done
     (
         cd "$work/debs"
-        # shellcheck disable=SC2046
-        apt-get -q download $(packages) >/dev/null 2>&1
+        download || { apt-get -q update >&2 && download; }
     ) || cannot "Debian's packages of Python $series cannot be had"
     for package in "$work"/debs/*.deb; do
         dpkg-deb --fsys-tarfile "$package" | tar -x -C "$work/base" --keep-directory-symlink
@@ -77,6 +76,11 @@ stand_in() {
     buildah_ commit --quiet "$base" localhost/stand-in:latest >/dev/null
     digest=$(buildah_ images --format '{{.Digest}}' localhost/stand-in)
     buildah_ rm "$base" >/dev/null
+}
+
+download() {
+    # shellcheck disable=SC2046
+    apt-get -q download $(packages) >/dev/null 2>&1
 }
 
 packages() {
