@@ -7,24 +7,17 @@
  * is nobody's relay but a benchmark's.
  */
 #define _GNU_SOURCE
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-enum { BUFFER_BYTES = 256 * 1024, STACK_BYTES = 512 * 1024, BACKLOG = 1024 };
+#include "relay_place.h"
 
-union place {
-    struct sockaddr any;
-    struct sockaddr_un local;
-    struct sockaddr_in internet;
-};
+enum { BUFFER_BYTES = 256 * 1024, STACK_BYTES = 512 * 1024, BACKLOG = 1024 };
 
 struct pair {
     int accepted;
@@ -38,26 +31,6 @@ static void fail(const char *what)
 {
     perror(what);
     exit(1);
-}
-
-static socklen_t parse(const char *text, union place *place)
-{
-    memset(place, 0, sizeof *place);
-    if (strncmp(text, "unix:", 5) == 0) {
-        place->local.sun_family = AF_UNIX;
-        strncpy(place->local.sun_path, text + 5, sizeof place->local.sun_path - 1);
-        return sizeof place->local;
-    }
-    place->internet.sin_family = AF_INET;
-    place->internet.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    place->internet.sin_port = htons((unsigned short)atoi(text));
-    return sizeof place->internet;
-}
-
-static void send_at_once(int fd)
-{
-    int one = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* a unix socket refuses it */
 }
 
 static void copy(int from, int to)

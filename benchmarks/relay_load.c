@@ -11,8 +11,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,19 +18,14 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "relay_place.h"
 
 enum { BUFFER_BYTES = 256 * 1024, MESSAGE_BYTES = 200, EVENTS = 64, MOST_SAMPLES = 1 << 22 };
 
 enum mode { UP, DOWN, ASK, CONNECT };
-
-union place {
-    struct sockaddr any;
-    struct sockaddr_un local;
-    struct sockaddr_in internet;
-};
 
 struct end {
     int fd;
@@ -64,26 +57,6 @@ static double now(void)
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
-
-static socklen_t parse(const char *text, union place *place)
-{
-    memset(place, 0, sizeof *place);
-    if (strncmp(text, "unix:", 5) == 0) {
-        place->local.sun_family = AF_UNIX;
-        strncpy(place->local.sun_path, text + 5, sizeof place->local.sun_path - 1);
-        return sizeof place->local;
-    }
-    place->internet.sin_family = AF_INET;
-    place->internet.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    place->internet.sin_port = htons((unsigned short)atoi(text));
-    return sizeof place->internet;
-}
-
-static void send_at_once(int fd)
-{
-    int one = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* a unix socket refuses it */
 }
 
 static void watch(int epoll, struct end *end, unsigned events, int operation)

@@ -109,7 +109,8 @@ def compiled(name: str) -> Path:
         AbsentError: there is no C compiler, or it fails.
     """
     source = Path(__file__).with_name(f"{name}.c")
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    read = source.read_bytes() + source.with_name("relay_place.h").read_bytes()
+    digest = hashlib.sha256(read).hexdigest()[:16]
     program = _UNPACKED / f"{name}-{digest}"
     compiler = shutil.which("cc")
     if not program.exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -79,9 +78,3 @@ def process_seconds(
         check=True,
     )
     return time.perf_counter() - began
-
-
-def cpu_seconds_of_children() -> float:
-    """User and system seconds of all children that have ended and were waited for."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime

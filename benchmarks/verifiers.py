@@ -29,6 +29,7 @@ from foobar_instance.attestation.document import parse_message
 from foobar_instance.attestation.es384 import CryptographyKey
 
 SECONDS: Final = 0.7
+EVERVAULT: Final = "evervault-attestation-bindings"  # the peer
 ABSENT: Final = 77
 PROJECT: Final = Path(__file__).parents[1]
 
@@ -82,7 +83,7 @@ def _evervault() -> Work:
     try:
         from evervault_attestation_bindings import attest_enclave
     except ImportError:
-        raise _AbsentError("evervault-attestation-bindings is not installed") from None
+        raise _AbsentError(f"{EVERVAULT} is not installed") from None
     given = document()
     if not given.is_genuine:
         raise _AbsentError("it takes documents under AWS's root alone, and none is here")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from benchmarks.report import Section, ratio_of
 from benchmarks.rounds import take
-from benchmarks.verifiers import contestant
+from benchmarks.verifiers import EVERVAULT, contestant
 
-EVERVAULT = "evervault-attestation-bindings"
 OURS = "kept Verifier, new chains"
 LIMIT = "five bare P-384 verifications"
 FAST_LIMIT = "five bare P-384 verifications, AWS-LC"

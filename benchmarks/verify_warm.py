@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from benchmarks.report import Measurement, Ratio, Section, ratio_of
 from benchmarks.rounds import take
-from benchmarks.verifiers import contestant
+from benchmarks.verifiers import EVERVAULT, contestant
 
-EVERVAULT = "evervault-attestation-bindings"
 OURS = "kept Verifier"
 FAST = "kept Verifier, AWS-LC"
 LIMIT = "two bare P-384 verifications"

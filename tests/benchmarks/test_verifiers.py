@@ -97,7 +97,7 @@ def test_the_warm_table_compares_with_one_verification_too(
 
     monkeypatch.setattr(verify_warm, "contestant", fixed)
     found = {ratio.text: (ratio.value, ratio.verdict) for ratio in verify_warm.run(1).ratios}
-    assert found[f"{verify_warm.OURS} / {verify_warm.EVERVAULT}"] == (8, "reached")
+    assert found[f"{verify_warm.OURS} / {verifiers.EVERVAULT}"] == (8, "reached")
     assert found[f"{verify_warm.OURS} / {verify_warm.LIMIT}"] == (1.6, "")
     assert found[f"{verify_warm.OURS} / one bare P-384 verification"] == (0.8, "")
     assert found[f"{verify_warm.FAST} / one bare P-384 verification, AWS-LC"] == (None, "absent")
