@@ -59,9 +59,8 @@ class GuestMemory:
             BackEndError: some of them are not in one region.
         """
         for region, view in self._regions:
-            start = address - region.guest
-            if start >= 0 and length >= 0 and start + length <= region.size:
-                return view[start : start + length]
+            if (found := _within(view, address - region.guest, length)) is not None:
+                return found
         raise BackEndError(f"{length} bytes at {address:#x} are not in the machine's memory")
 
     def at_user(self, address: int, length: int) -> memoryview:
@@ -71,9 +70,8 @@ class GuestMemory:
             BackEndError: some of them are not in one region.
         """
         for region, view in self._regions:
-            start = address - region.user
-            if start >= 0 and length >= 0 and start + length <= region.size:
-                return view[start : start + length]
+            if (found := _within(view, address - region.user, length)) is not None:
+                return found
         raise BackEndError(f"{length} bytes at QEMU's {address:#x} are not in shared memory")
 
     def _add(self, region: Region, descriptor: int) -> None:
@@ -83,3 +81,10 @@ class GuestMemory:
         mapped = mmap.mmap(descriptor, end)
         self._maps.append(mapped)
         self._regions.append((region, memoryview(mapped)[region.offset : end]))
+
+
+def _within(view: memoryview, start: int, length: int) -> memoryview | None:
+    """That part of a region, if all of it is there."""
+    if start < 0 or length < 0 or start + length > len(view):
+        return None
+    return view[start : start + length]

@@ -5,7 +5,6 @@ and the authorities' PEM files, with the Nitro root's private key: a run's own, 
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +70,6 @@ def load(folder: Path) -> Lab:
         authorities=authorities.load(folder),
         images={name: _image(image) for name, image in described["images"].items()},
     )
-
-
-def folder_of_the_run() -> Path | None:
-    """The folder that the environment names, if it does."""
-    folder = os.environ.get(VARIABLE)
-    return Path(folder) if folder else None
 
 
 def _describe(image: Image) -> dict[str, object]:
