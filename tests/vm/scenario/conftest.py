@@ -118,13 +118,11 @@ def job(stage: Stage, measurements: dict[str, Path], services: None) -> WholeJob
     stage.machine(ENCLAVE)
     stage.begin(PROBE)  # this job keeps one processor busy
     parent.write_file(stages.MEASUREMENTS, measurements[ENCLAVE].read_bytes())
-    parent.write_file("/root/plaintext", PLAINTEXT)
     created = cli(parent, "create-key")
-    encrypted = cli(parent, "encrypt", "--plaintext", "-", reads="plaintext", writes="message")
-    decrypted = cli(
-        parent, "decrypt", "--proof", "proof.json", "--ciphertext", "-", reads="message"
-    )
-    verified = cli(parent, "verify", "--proof", "proof.json", "--ciphertext", "-", reads="message")
+    encrypted = cli(parent, "encrypt", "--plaintext", "-", stdin=PLAINTEXT)
+    message = encrypted.stdout
+    decrypted = cli(parent, "decrypt", "--proof", "proof.json", "--ciphertext", "-", stdin=message)
+    verified = cli(parent, "verify", "--proof", "proof.json", "--ciphertext", "-", stdin=message)
     for completed in (created, encrypted, decrypted, verified):
         assert completed.code == 0, completed.stderr.decode()
     return WholeJob(
@@ -132,7 +130,7 @@ def job(stage: Stage, measurements: dict[str, Path], services: None) -> WholeJob
         decrypted=decrypted,
         verified=verified,
         key=parent.read_file("/root/attestation.out"),
-        message=parent.read_file("/root/message"),
+        message=message,
         proof=parent.read_file("/root/proof.json"),
     )
 

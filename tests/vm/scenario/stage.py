@@ -148,21 +148,16 @@ class Stage:
 def cli(
     parent: Machine,
     *arguments: str,
-    reads: str = "/dev/null",
-    writes: str | None = None,
+    stdin: bytes = b"",
     user: str | None = None,
     folder: str = "/root",
 ) -> Completed:
-    """Run `foobar-instance` in the parent, as a user with the lab's two trust anchors does.
-
-    `reads` and `writes` are what a shell's < and > name: files of the parent, as the line to the
-    machine's agent is slow.
-    """
-    script = 'exec "$@" < "$READS"' + (' > "$WRITES"' if writes else "")
+    """Run `foobar-instance` in the parent, as a user with the lab's two trust anchors does."""
     return parent.run(
-        *("/bin/sh", "-c", script, "sh"),
-        *("/usr/local/bin/foobar-instance", *arguments),
-        environment=_ENVIRONMENT | _CLI | {"READS": reads, "WRITES": writes or ""},
+        "/usr/local/bin/foobar-instance",
+        *arguments,
+        stdin=stdin,
+        environment=_ENVIRONMENT | _CLI,
         user=user,
         folder=folder,
         seconds=STEP_SECONDS,

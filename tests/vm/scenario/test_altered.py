@@ -5,7 +5,7 @@ import pytest
 from tests.vm.guest import derive
 from tests.vm.lab import Lab
 from tests.vm.machines import Machine
-from tests.vm.scenario.conftest import LETTERS
+from tests.vm.scenario.conftest import LETTERS, WholeJob
 from tests.vm.scenario.stage import ALTERED, ENCLAVE, cli, python
 
 KEY = "/root/attestation.out"
@@ -24,9 +24,11 @@ def test_the_image_differs_in_one_byte(lab: Lab) -> None:
     assert images[0].pcrs[1] == images[1].pcrs[1], "the bootstrap is the same"
 
 
-@pytest.mark.usefixtures("job", "altered")
-def test_the_cli_refuses_it_by_its_measurements(parent: Machine, pcr0: dict[str, str]) -> None:
-    completed = cli(parent, "decrypt", "--ciphertext", "-", reads="message")
+@pytest.mark.usefixtures("altered")
+def test_the_cli_refuses_it_by_its_measurements(
+    parent: Machine, job: WholeJob, pcr0: dict[str, str]
+) -> None:
+    completed = cli(parent, "decrypt", "--ciphertext", "-", stdin=job.message)
     assert completed.code == 3
     assert completed.stdout == b""
     said = completed.stderr.decode()
@@ -35,17 +37,20 @@ def test_the_cli_refuses_it_by_its_measurements(parent: Machine, pcr0: dict[str,
     assert "(rule measurements)" in said
 
 
-@pytest.mark.usefixtures("job", "altered")
-def test_the_cli_refuses_it_for_anothers_key_where_nothing_is_pinned(parent: Machine) -> None:
+@pytest.mark.usefixtures("altered")
+def test_the_cli_refuses_it_for_anothers_key_where_nothing_is_pinned(
+    parent: Machine, job: WholeJob
+) -> None:
     arguments = ["decrypt", "--trust-any-enclave", "--ciphertext", "-"]
-    completed = cli(parent, *arguments, reads="message")
+    completed = cli(parent, *arguments, stdin=job.message)
     assert completed.code == 3
     assert completed.stdout == b""
     assert "has another PCR0 than the key's" in completed.stderr.decode()
 
 
-@pytest.mark.usefixtures("job", "altered")
-def test_kms_refuses_it_to_a_parent_that_does_not_care(parent: Machine) -> None:
+@pytest.mark.usefixtures("altered")
+def test_kms_refuses_it_to_a_parent_that_does_not_care(parent: Machine, job: WholeJob) -> None:
+    parent.write_file(MESSAGE, job.message)
     completed = python(parent, derive.__name__, KEY, MESSAGE)
     assert completed.code == 0, completed.stderr.decode()
     said = completed.stdout.decode()
@@ -53,11 +58,12 @@ def test_kms_refuses_it_to_a_parent_that_does_not_care(parent: Machine) -> None:
     assert "kms:DeriveSharedSecret" in said
 
 
-@pytest.mark.usefixtures("job", "enclave")
-def test_the_right_one_is_back_under_the_same_cid(parent: Machine) -> None:
+@pytest.mark.usefixtures("enclave")
+def test_the_right_one_is_back_under_the_same_cid(parent: Machine, job: WholeJob) -> None:
     """A new machine, and a new RSA key in it, for the KMS key that the first one made."""
+    parent.write_file(MESSAGE, job.message)
     derived = python(parent, derive.__name__, KEY, MESSAGE)
     assert derived.stdout.decode().startswith("derived "), derived.stdout.decode()
-    completed = cli(parent, "decrypt", "--ciphertext", "-", reads="message")
+    completed = cli(parent, "decrypt", "--ciphertext", "-", stdin=job.message)
     assert completed.code == 0, completed.stderr.decode()
     assert completed.stdout.decode() == f"Count 'a': {LETTERS}\n"
