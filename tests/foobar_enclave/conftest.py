@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -24,10 +20,3 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture
 def nsm() -> FakeNsm:
     return FakeNsm()
-
-
-@pytest.fixture
-def socket_folder() -> Iterator[Path]:
-    """A folder with a path short enough for a unix socket."""
-    with tempfile.TemporaryDirectory(prefix="fb") as folder:
-        yield Path(folder)

@@ -4,7 +4,6 @@ import os
 import select
 import socket
 import struct
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -36,13 +35,6 @@ from tests.vm.vsock_packet import (
 
 RX, TX = 0, 1
 ROOM = [HEADER.size, 256]
-
-
-@pytest.fixture
-def socket_folder() -> Iterator[Path]:
-    """A folder whose path is short enough for unix sockets."""
-    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
-        yield Path(folder)
 
 
 @pytest.fixture
