@@ -144,7 +144,7 @@ def _bare(*, accelerated: bool) -> Work:
     certificate = x509.load_der_x509_certificate(attestation.certificate)
     public_key = certificate.public_key()
     assert isinstance(public_key, ec.EllipticCurvePublicKey)  # noqa: S101 - every leaf's is
-    signed, signature = message.to_be_signed(), message.signature_bytes()
+    signed, signature = message.to_be_signed(), message.signature
     der = encode_dss_signature(*(int.from_bytes(part) for part in _halves(signature)))
     fast = CryptographyKey(public_key).for_many()
     if isinstance(fast, es384.AwsLcKey):

@@ -1,18 +1,13 @@
-"""COSE_Sign1: strict structure before anything is trusted.
-
-pycose is the COSE layer: it holds headers, payload and signature, and builds the Sig_structure. The
-array is decoded here, because pycose's own decoder takes no untagged message, no list that cbor2 6
-returns, and no bounds. The signature itself is checked in `es384`.
-"""
+"""COSE_Sign1: strict structure before anything is trusted; the signature is checked in `es384`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from io import BytesIO
-from typing import Final, cast
+from typing import Final
 
 import cbor2
-from pycose.messages.sign1message import Sign1Message
 
 from foobar_instance.attestation.rules import (
     CBOR,
@@ -34,20 +29,21 @@ _TAG: Final = 18  # RFC 9052 section 2
 _ES384_PROTECTED: Final = bytes.fromhex("a1013822")  # {1: -35}, RFC 9053 table 1
 
 
-class SignedMessage(Sign1Message):
-    """A COSE_Sign1 message that gives out the bytes its signature is over."""
+@dataclass(frozen=True, slots=True)
+class SignedMessage:
+    """A COSE_Sign1 message under ES384, without unprotected headers.
+
+    Attributes:
+        payload: a serialized CBOR map, as received.
+        signature: r and s, 48 bytes each, big-endian.
+    """
+
+    payload: bytes
+    signature: bytes
 
     def to_be_signed(self) -> bytes:
         """The Sig_structure of RFC 9052 section 4.4 with empty external data, as CBOR."""
-        return cast(bytes, self._create_sig_structure())
-
-    def payload_bytes(self) -> bytes:
-        """The payload, a serialized CBOR map."""
-        return cast(bytes, self.payload)
-
-    def signature_bytes(self) -> bytes:
-        """R and s, 48 bytes each, big-endian."""
-        return cast(bytes, self.signature)
+        return cbor2.dumps(["Signature1", _ES384_PROTECTED, b"", self.payload])
 
 
 class _InertTags(Mapping[int, Callable[[object, bool], object]]):
@@ -112,9 +108,7 @@ def decode_message(document: bytes) -> SignedMessage:
         raise COSE_PAYLOAD.broken(f"it is {kind(payload)}")
     if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
         raise COSE_SIGNATURE.broken(f"it is {kind(signature)}")
-    return cast(
-        SignedMessage, SignedMessage.from_cose_obj([protected, {}, payload, signature], True)
-    )
+    return SignedMessage(payload, signature)
 
 
 def kind(value: object) -> str:

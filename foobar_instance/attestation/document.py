@@ -82,7 +82,7 @@ def parse_message(document: bytes) -> tuple[SignedMessage, Attestation]:
         MalformedAttestation: see `parse_attestation`.
     """
     message = decode_message(document)
-    return message, _parse_payload(message.payload_bytes())
+    return message, _parse_payload(message.payload)
 
 
 def _parse_payload(payload: bytes) -> Attestation:

@@ -70,7 +70,7 @@ class Verifier:
         # 2. Chain
         chain = self._chains.verify(attestation, _moment(attestation, at, max_age))
         # 3. Signature
-        if not chain.key.verify(message.to_be_signed(), message.signature_bytes()):
+        if not chain.key.verify(message.to_be_signed(), message.signature):
             raise SIGNATURE.broken("it does not verify")
         # 4. Mode and measurements
         if 0 not in attestation.pcrs:
