@@ -15,11 +15,16 @@ RESPONSE_MAX: Final = 0x3000  # linux/nsm.h NSM_RESPONSE_MAX_SIZE
 
 
 class SocketTransport:
-    """The enclave's end, in place of `/dev/nsm`; one request at a time, as in the kernel driver."""
+    """The enclave's end, in place of `/dev/nsm`.
+
+    Requests of several threads wait in the socket, as they wait for their turn in the kernel's
+    driver; each thread gets the response to its own.
+    """
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._mutex = threading.Lock()
+        self._last = threading.Lock()  # held until the last request's response was received
 
     def exchange(self, request: bytes) -> bytes:
         """The NSM's CBOR response to a CBOR request.
@@ -29,9 +34,13 @@ class SocketTransport:
         """
         if len(request) > REQUEST_MAX:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-        with self._mutex:
-            self._channel.send(request)
-            response = self._channel.recv(RESPONSE_MAX)
+        mine = threading.Lock()
+        with mine:
+            with self._mutex:
+                self._channel.send(request)
+                before, self._last = self._last, mine
+            with before:
+                response = self._channel.recv(RESPONSE_MAX)
         if not response:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return response
