@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from asn1crypto import parser
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -41,16 +42,18 @@ _VERSION_2: Final = bytes.fromhex("020102")  # INTEGER
 _BLOCK_BYTES: Final = 16
 _CEK_BYTES: Final = 32
 
-# Class, constructed or not, and tag number of X.690 section 8.1.2.
-_SEQUENCE: Final = (0, 1, 16)
-_SET: Final = (0, 1, 17)
-_OCTET_STRING: Final = (0, 0, 4)
-_CONSTRUCTED_0: Final = (2, 1, 0)
-_PRIMITIVE_0: Final = (2, 0, 0)
+# Identifier octets (X.690 section 8.1.2): class, constructed or not, and tag number.
+_SEQUENCE: Final = 0x30
+_SET: Final = 0x31
+_OCTET_STRING: Final = 0x04
+_CONSTRUCTED_0: Final = 0xA0
+_CONSTRUCTED_1: Final = 0xA1
+_PRIMITIVE_0: Final = 0x80
+_INDEFINITE: Final = 0x80  # length octet (X.690 section 8.1.3.6), with two zeros at the end
 
 
-def _der(tag_class: int, constructed: int, tag: int, *contents: bytes) -> bytes:
-    return bytes(parser.emit(tag_class, constructed, tag, b"".join(contents)))
+def _der(kind: int, *contents: bytes) -> bytes:
+    return bytes(parser.emit(kind >> 6, kind >> 5 & 1, kind & 0x1F, b"".join(contents)))
 
 
 def _oaep(sha256: bytes, mgf1_sha256: bytes) -> bytes:
@@ -58,16 +61,16 @@ def _oaep(sha256: bytes, mgf1_sha256: bytes) -> bytes:
     oid = bytes.fromhex("06092a864886f70d010107")  # id-RSAES-OAEP
     mgf1 = bytes.fromhex("06092a864886f70d010108")  # id-mgf1
     parameters = _der(
-        *_SEQUENCE,
-        _der(2, 1, 0, sha256),
-        _der(2, 1, 1, _der(*_SEQUENCE, mgf1, mgf1_sha256)),
+        _SEQUENCE,
+        _der(_CONSTRUCTED_0, sha256),
+        _der(_CONSTRUCTED_1, _der(_SEQUENCE, mgf1, mgf1_sha256)),
     )
-    return _der(*_SEQUENCE, oid, parameters)
+    return _der(_SEQUENCE, oid, parameters)
 
 
 _SHA256_OID: Final = bytes.fromhex("0609608648016503040201")  # id-sha256
 # RFC 4055 section 2.1: parameters NULL or absent, and both are to be accepted.
-_SHA256: Final = tuple(_der(*_SEQUENCE, _SHA256_OID, null) for null in (b"\x05\x00", b""))
+_SHA256: Final = tuple(_der(_SEQUENCE, _SHA256_OID, null) for null in (b"\x05\x00", b""))
 _OAEP: Final = frozenset(_oaep(one, other) for one in _SHA256 for other in _SHA256)
 # RFC 3565 section 4.2: SEQUENCE of id-aes256-CBC and an OCTET STRING of 16 bytes, which follow.
 _AES_256_CBC: Final = bytes.fromhex("301d060960864801650304012a0410")
@@ -101,11 +104,9 @@ class _Envelope:
     encrypted_content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Element:
-    """One BER element: what kind it is, its content, and all of its bytes."""
+class _Element(NamedTuple):
+    """One BER element: its content, and all of its bytes."""
 
-    kind: tuple[int, int, int]
     content: bytes
     encoded: bytes
 
@@ -152,33 +153,34 @@ def _envelope(message: bytes) -> _Envelope | None:
 
 def _parse(message: bytes) -> _Envelope:
     """Every departure from the one known shape is a ValueError, or what the parser raises."""
-    (content_info,) = _elements(message)
-    content_type, wrapper = _children(content_info, _SEQUENCE)
-    (enveloped_data,) = _children(wrapper, _CONSTRUCTED_0)
-    version, recipients, encrypted = _children(enveloped_data, _SEQUENCE)
-    (recipient,) = _children(recipients, _SET)
-    inner_type, algorithm, content = _children(encrypted, _SEQUENCE)
+    content_type, wrapper = _first(_inside(message, _SEQUENCE))
+    version, rest = _first(_inside(_inside(wrapper, _CONSTRUCTED_0), _SEQUENCE))
+    recipients, encrypted = _first(rest)
+    inner_type, rest = _first(_inside(encrypted, _SEQUENCE))
+    algorithm, content = _first(rest)
     _demand(content_type.encoded == _ENVELOPED_DATA)
     _demand(version.encoded == _VERSION_2)
     _demand(inner_type.encoded == _DATA)
-    identifier, encrypted_key = _recipient(recipient)
+    identifier, encrypted_key = _recipient(_inside(recipients.encoded, _SET))
     return _Envelope(identifier, encrypted_key, _iv(algorithm.encoded), _content(content))
 
 
-def _recipient(element: _Element) -> tuple[bytes, bytes]:
+def _recipient(recipient: bytes) -> tuple[bytes, bytes]:
     """The recipient's key identifier and the encrypted key of a KeyTransRecipientInfo."""
-    version, identifier, algorithm, encrypted_key = _children(element, _SEQUENCE)
-    _demand(version.encoded == _VERSION_2)
+    _, rest = _first(_inside(recipient, _SEQUENCE))
+    identifier, rest = _first(rest)
+    algorithm, rest = _first(rest)
+    encrypted_key, _ = _first(rest)
     _demand(algorithm.encoded in _OAEP)
     # DER, as KMS writes it here; an identifier by issuer and serial number has another tag.
     der = _der(
-        *_SEQUENCE,
-        version.encoded,
-        _der(*_PRIMITIVE_0, identifier.content),
+        _SEQUENCE,
+        _VERSION_2,
+        _der(_PRIMITIVE_0, identifier.content),
         algorithm.encoded,
-        _der(*_OCTET_STRING, encrypted_key.content),
+        _der(_OCTET_STRING, encrypted_key.content),
     )
-    _demand(der == element.encoded)
+    _demand(der == recipient)
     return identifier.content, encrypted_key.content
 
 
@@ -189,32 +191,43 @@ def _iv(algorithm: bytes) -> bytes:
     return iv
 
 
-def _content(element: _Element) -> bytes:
+def _content(encrypted: bytes) -> bytes:
     """The encrypted content: an implicitly tagged octet string, whole or in pieces."""
-    if element.kind == _PRIMITIVE_0:
-        content = element.content
+    if encrypted[0] == _PRIMITIVE_0:
+        content = _inside(encrypted, _PRIMITIVE_0)
     else:
-        pieces = _children(element, _CONSTRUCTED_0)
-        _demand(all(piece.kind == _OCTET_STRING for piece in pieces))
-        content = b"".join(piece.content for piece in pieces)
+        content = b"".join(_octet_strings(_inside(encrypted, _CONSTRUCTED_0)))
     _demand(len(content) > 0 and len(content) % _BLOCK_BYTES == 0)
     return content
 
 
-def _children(element: _Element, kind: tuple[int, int, int]) -> list[_Element]:
-    _demand(element.kind == kind)
-    return _elements(element.content)
+def _octet_strings(encoded: bytes) -> Iterator[bytes]:
+    while encoded:
+        piece, encoded = _first(encoded)
+        _demand(piece.encoded[0] == _OCTET_STRING)
+        yield piece.content
 
 
-def _elements(content: bytes) -> list[_Element]:
-    """The BER elements in `content`, of definite or indefinite length, one after the other."""
-    elements = []
-    while content:
-        tag_class, constructed, tag, header, body, trailer = parser.parse(content)
-        size = len(header) + len(body) + len(trailer)
-        elements.append(_Element((tag_class, constructed, tag), body, content[:size]))
-        content = content[size:]
-    return elements
+def _inside(encoded: bytes, kind: int) -> bytes:
+    """The content of the one element of a kind that `encoded` is.
+
+    The end of one of indefinite length is not looked for: it takes up all, and nothing that is read
+    inside of it may be a premature end, which is an element of no demanded kind.
+    """
+    _demand(encoded[0] == kind)
+    if encoded[1] == _INDEFINITE:
+        _demand(kind != _PRIMITIVE_0 and encoded.endswith(b"\0\0"))
+        return encoded[2:-2]
+    element, rest = _first(encoded)
+    _demand(not rest)
+    return element.content
+
+
+def _first(encoded: bytes) -> tuple[_Element, bytes]:
+    """The first BER element, of definite or indefinite length, and the bytes after it."""
+    _, _, _, header, content, trailer = parser.parse(encoded)
+    size = len(header) + len(content) + len(trailer)
+    return _Element(content, encoded[:size]), encoded[size:]
 
 
 def _demand(condition: bool) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from asn1crypto.cms import ContentInfo
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 from hypothesis import HealthCheck, given, settings
@@ -372,6 +373,46 @@ def test_a_mutated_message_opens_or_is_refused(data: st.DataObject) -> None:
         return
     with contextlib.suppress(DecryptionError):
         assert len(decrypt_enveloped_data(bytes(message), KEY)) < len(message)
+    envelope = cms._envelope(bytes(message))
+    if envelope is not None:
+        with contextlib.suppress(ValueError):  # its objects know fewer forms of the content
+            assert as_asn1crypto_reads(bytes(message)) == envelope
+
+
+def as_asn1crypto_reads(message: bytes) -> cms._Envelope:
+    """What the library's own objects for CMS hold."""
+    enveloped = ContentInfo.load(message, strict=True)["content"]
+    (recipient,) = enveloped["recipient_infos"]
+    encrypted = enveloped["encrypted_content_info"]
+    return cms._Envelope(
+        recipient=recipient.chosen["rid"].native,
+        encrypted_key=recipient.chosen["encrypted_key"].native,
+        iv=encrypted["content_encryption_algorithm"].encryption_iv,
+        encrypted_content=encrypted["encrypted_content"].native,
+    )
+
+
+def test_all_forms_are_read_as_the_library_reads_them(rsa_key: rsa.RSAPrivateKey) -> None:
+    made = parts(SECRET, rsa_key)
+    forms = [
+        definite(0x80, made.content),
+        indefinite(0xA0, octets(made.content[:5]), octets(made.content[5:])),
+    ]
+    for form in forms:
+        message = dataclasses.replace(made, encrypted_content=form).message()
+        assert cms._envelope(message) == as_asn1crypto_reads(message)
+
+
+def test_a_premature_end_is_refused_wherever_it_is() -> None:
+    for position in range(len(MESSAGE) + 1):
+        refuse(MESSAGE[:position] + b"\0\0" + MESSAGE[position:], KEY)
+
+
+def test_every_end_is_demanded() -> None:
+    for ends in range(1, 6):
+        refuse(MESSAGE[: -2 * ends], KEY)
+    for position in range(1, 11):
+        refuse(MESSAGE[:-position] + b"\1" + MESSAGE[len(MESSAGE) - position + 1 :], KEY)
 
 
 @settings(max_examples=200)
