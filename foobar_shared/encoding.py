@@ -82,6 +82,8 @@ def parse_json_object(text: bytes) -> dict[str, object]:
 
 
 def _check_depth(text: bytes) -> None:
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return
     depth = 0
     for token in _TOKEN.finditer(text):
         if token["open"]:

@@ -1,4 +1,4 @@
-"""Lines over a stream socket: bounded in length and in time, in both directions."""
+"""Lines over a stream: bounded in length, and over a socket in time too, in both directions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,40 @@ from foobar_shared.errors import LineTooLongError
 MAX_LINE: Final = 64 * 1024
 """Longest line in bytes, its line feed included (the original's `bufio.Scanner` buffer)."""
 
-_CHUNK: Final = 16 * 1024
+CHUNK: Final = 16 * 1024
+"""Bytes to read at a time."""
+
+
+class LineBuffer:
+    """Cuts a stream of bytes into lines. Holds at most `MAX_LINE` and what was added last."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._searched = 0
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def add(self, chunk: bytes) -> None:
+        """Append what has arrived; only where `next_line` has just returned None."""
+        self._bytes += chunk
+
+    def next_line(self) -> bytes | None:
+        """The first line without its line feed, or None where it has not ended yet.
+
+        Raises:
+            LineTooLongError: it is longer than `MAX_LINE` bytes, if it ever ends.
+        """
+        end = self._bytes.find(b"\n", self._searched, MAX_LINE)
+        if end < 0:
+            self._searched = len(self._bytes)
+            if self._searched >= MAX_LINE:
+                raise LineTooLongError(f"line longer than {MAX_LINE} bytes")
+            return None
+        line = bytes(self._bytes[:end])
+        del self._bytes[: end + 1]
+        self._searched = 0
+        return line
 
 
 class LineSocket:
@@ -27,7 +60,7 @@ class LineSocket:
     ) -> None:
         self._socket = connection
         self._clock = clock
-        self._buffer = bytearray()
+        self._buffer = LineBuffer()
 
     def read_line(self, *, idle: float, within: float) -> bytes | None:
         """The next line without its line feed, or None where the peer has closed in between.
@@ -42,18 +75,12 @@ class LineSocket:
             TimeoutError: the line did not begin or end in time.
             ConnectionError: the peer closed in the middle of a line, or the connection failed.
         """
-        if not self._buffer and not self._receive(idle):
+        if not len(self._buffer) and not self._receive(idle):
             return None
         deadline = self._clock() + within
-        searched = 0
-        while (end := self._buffer.find(b"\n", searched, MAX_LINE)) < 0:
-            searched = len(self._buffer)
-            if searched >= MAX_LINE:
-                raise LineTooLongError(f"line longer than {MAX_LINE} bytes")
+        while (line := self._buffer.next_line()) is None:
             if not self._receive(deadline - self._clock()):
                 raise ConnectionResetError("connection closed in the middle of a line")
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
         return line
 
     def send_line(self, line: bytes, *, within: float) -> None:
@@ -73,6 +100,6 @@ class LineSocket:
         if seconds <= 0:
             raise TimeoutError("the peer is too slow")
         self._socket.settimeout(seconds)
-        chunk = self._socket.recv(_CHUNK)
-        self._buffer += chunk
+        chunk = self._socket.recv(CHUNK)
+        self._buffer.add(chunk)
         return bool(chunk)
