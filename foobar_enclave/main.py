@@ -82,7 +82,7 @@ def run(
         give_up()
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         service = EnclaveService(nsm=nsm, kms=KmsConnector(connect, ca_file=ca_file), key=key)
-        server = EnclaveServer(listener, service.handle)
+        server = EnclaveServer(listener, service.handle, may_wait=service.may_wait)
         on_stop(server.stop)
         _logger.info("event=start pcr0=%s debug=%s", pcr0.hex(), is_debug_mode(pcr0))
         server.serve_forever()

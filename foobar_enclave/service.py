@@ -70,14 +70,21 @@ class EnclaveService:
         )
         self._clock = clock
 
-    def handle(self, line: bytes) -> bytes:
-        """The response line to a request line, for any bytes whatever.
+    @staticmethod
+    def may_wait(line: bytes) -> bool:
+        """Whether a request line may ask for a key, for which `handle` waits for KMS.
+
+        JSON can spell the request's name in one other way, which takes a backslash.
+        """
+        return b"createKey" in line or b"\\" in line
+
+    def handle(self, line: bytes, reply: Callable[[bytes], None]) -> None:
+        """Answer a request line, for any bytes whatever, and log that it was answered.
 
         Args:
             line: with or without its line feed; the request's hash is over what comes before it.
-
-        Returns:
-            JSON closed by a line feed, at most 64 KiB.
+            reply: called once, with JSON closed by a line feed, at most 64 KiB. What it raises is
+                raised.
         """
         started = self._clock()
         line = line.removesuffix(b"\n")
@@ -94,11 +101,14 @@ class EnclaveService:
             outcome = f"defect:{type(error).__name__}"
             response = ErrorResponse("the enclave failed at this request; its console says where")
         answer = encode_response(response) + b"\n"
-        _logger.info(
-            "event=request type=%s outcome=%s bytes_in=%d bytes_out=%d seconds=%.3f",
-            *(name, outcome, len(line), len(answer), self._clock() - started),
-        )
-        return answer
+        seconds = self._clock() - started
+        try:
+            reply(answer)  # first, as nobody should wait for the console
+        finally:
+            _logger.info(
+                "event=request type=%s outcome=%s bytes_in=%d bytes_out=%d seconds=%.3f",
+                *(name, outcome, len(line), len(answer), seconds),
+            )
 
     def _attestation(self, request: Request, line: bytes) -> bytes:
         if isinstance(request, CreateKeyRequest):

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from foobar_enclave.errors import KmsError
 from foobar_enclave.kms import KeyMetadata, KmsConnector, KmsSession, PublicKey
 from foobar_enclave.nsm import NsmDevice
+from foobar_enclave.service import EnclaveService
 from foobar_shared.messages import CreateKeyRequest, Credentials
 
 PCR0 = bytes(range(1, 49))
@@ -124,6 +125,14 @@ class FakeConnector(KmsConnector):
     def open(self, region: str, credentials: Credentials) -> KmsSession:
         self.opened.append((region, credentials))
         return self._session
+
+
+def ask(service: EnclaveService, line: bytes) -> bytes:
+    """The answer to a line."""
+    answers: list[bytes] = []
+    service.handle(line, answers.append)
+    (answer,) = answers
+    return answer
 
 
 def no_connection(*_: object, **__: object) -> NoReturn:

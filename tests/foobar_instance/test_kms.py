@@ -10,7 +10,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.stub import Stubber
 
-from foobar_enclave.server import Limits
+from foobar_enclave.limits import Limits
 from foobar_instance.errors import KmsError, KmsStaleAttestationError
 from foobar_instance.kms import KmsService
 from foobar_shared.addresses import TcpAddress
