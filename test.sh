@@ -10,13 +10,13 @@ if [ -z "$pythons" ]; then
     exit 1
 fi
 
-primary=
+primary= primary_python=
 while read -r version python; do
     folder=.venvs/test-$version
     scripts/venv "$folder" requirements/dev.txt "$python"
     bin=$PWD/$folder/bin
     if [ -z "$primary" ]; then
-        primary=$bin
+        primary=$bin primary_python=$python
         echo "== style and types (Python $version)"
         "$bin/ruff" check .
         "$bin/ruff" format --check .
@@ -32,6 +32,13 @@ while read -r version python; do
 done <<EOF
 $pythons
 EOF
+
+# Nobody needs AWS-LC, so that all the rest is tested without it.
+if [ $# -eq 0 ]; then
+    echo "== tests of verification with AWS-LC"
+    scripts/venv .venvs/fast requirements/fast.txt "$primary_python"
+    .venvs/fast/bin/python -m pytest tests/foobar_instance/attestation
+fi
 
 # Selected tests cover what they cover; the bound is for the whole suite.
 if [ $# -eq 0 ]; then
