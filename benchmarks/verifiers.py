@@ -125,8 +125,9 @@ def _warm(*, accelerated: bool) -> Work:
     return lambda: verifier.verify(raw)
 
 
-def _cold() -> Work:
+def _cold(*, accelerated: bool) -> Work:
     """As for another enclave each time: the root is known, and no chain is remembered."""
+    _choose(accelerated=accelerated)
     verifier, raw = Verifier(_root()), document().raw
     remembered = verifier._chains._chains  # noqa: SLF001 - to forget them
 
@@ -154,6 +155,20 @@ def _bare(*, accelerated: bool) -> Work:
     return lambda: public_key.verify(der, signed, algorithm)
 
 
+def _new_key() -> Work:
+    """One signature's verification, by a key that is read from its certificate first."""
+    _choose(accelerated=False)
+    message, attestation = parse_message(document().raw)
+    signed, signature = message.to_be_signed(), message.signature
+
+    def verify() -> None:
+        key = x509.load_der_x509_certificate(attestation.certificate).public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101 - every leaf's is
+        assert CryptographyKey(key).verify(signed, signature)  # noqa: S101 - it is genuine
+
+    return verify
+
+
 def _halves(signature: bytes) -> tuple[bytes, bytes]:
     middle = len(signature) // 2
     return signature[:middle], signature[middle:]
@@ -169,7 +184,9 @@ def _choose(*, accelerated: bool) -> None:
 KINDS: Final[dict[str, Callable[[], Work]]] = {
     "warm": lambda: _warm(accelerated=False),
     "warm-aws-lc": lambda: _warm(accelerated=True),
-    "cold": _cold,
+    "cold": lambda: _cold(accelerated=False),
+    "cold-aws-lc": lambda: _cold(accelerated=True),
+    "new-key": _new_key,
     "bare": lambda: _bare(accelerated=False),
     "bare-aws-lc": lambda: _bare(accelerated=True),
     "evervault": _evervault,

@@ -7,7 +7,9 @@ from benchmarks.rounds import take
 from benchmarks.verifiers import EVERVAULT, contestant
 
 OURS = "kept Verifier, new chains"
+FAST = "kept Verifier, new chains, AWS-LC"
 LIMIT = "five bare P-384 verifications"
+NEW_KEYS = "five P-384 verifications by new keys"
 FAST_LIMIT = "five bare P-384 verifications, AWS-LC"
 
 
@@ -17,7 +19,9 @@ def run(rounds: int) -> Section:
         [
             contestant(EVERVAULT, "evervault"),
             contestant(OURS, "cold"),
+            contestant(FAST, "cold-aws-lc"),
             contestant(LIMIT, "bare", share=5),
+            contestant(NEW_KEYS, "new-key", share=5),
             contestant(FAST_LIMIT, "bare-aws-lc", share=5),
         ],
         rounds=rounds,
@@ -31,7 +35,9 @@ def run(rounds: int) -> Section:
         measurements=tuple(measured.values()),
         ratios=(
             ratio_of(ours, peer, bound=1.2),
+            ratio_of(measured[FAST], peer, bound=3.5),
             ratio_of(ours, measured[LIMIT], bound=0.85),
+            ratio_of(ours, measured[NEW_KEYS]),
             ratio_of(measured[FAST_LIMIT], peer),
         ),
     )

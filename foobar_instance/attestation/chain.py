@@ -77,6 +77,7 @@ class ChainVerifier:
         self._store = Store([root])
         self._chains: OrderedDict[bytes, TrustedChain] = OrderedDict()
         self._lock = threading.Lock()
+        self._is_first = True
 
     def verify(self, attestation: Attestation, moment: datetime) -> TrustedChain:
         """The chain of `attestation`, valid at `moment`.
@@ -87,20 +88,21 @@ class ChainVerifier:
             InvalidSignature: the leaf's key is not on P-384.
         """
         identity = _identity(attestation)
-        chain = self._remembered(identity)
-        if chain is not None and chain.valid_at(moment):
-            return self._quickest(identity, chain)
-        chain = self._validate(attestation, moment)
-        self._remember(identity, chain)
-        return chain
-
-    def _quickest(self, identity: bytes, chain: TrustedChain) -> TrustedChain:
-        """A chain whose enclave has come again, and may come often."""
-        key = chain.key.for_many()
-        if key is not chain.key:
-            chain = replace(chain, key=key)
+        remembered = self._remembered(identity)
+        if remembered is not None and remembered.valid_at(moment):
+            chain = remembered
+        else:
+            chain = self._validate(attestation, moment)
+        chain = self._quickest(chain)
+        if chain is not remembered:
             self._remember(identity, chain)
         return chain
+
+    def _quickest(self, chain: TrustedChain) -> TrustedChain:
+        """The chain with the quickest form of its key, from the second document on."""
+        is_first, self._is_first = self._is_first, False
+        key = chain.key if is_first else chain.key.for_many()
+        return chain if key is chain.key else replace(chain, key=key)
 
     def _remembered(self, identity: bytes) -> TrustedChain | None:
         with self._lock:

@@ -1,6 +1,6 @@
 """The one place where an ES384 signature is checked: ECDSA on P-384 with SHA-384 (RFC 9053).
 
-By `cryptography`, and by AWS-LC for a key that is used again and again, where the optional package
+By `cryptography`, and from a verifier's second document on by AWS-LC, where the optional package
 `awscrt` is installed. Both take the same signatures; AWS-LC takes a fraction of the time, and for a
 single document importing it would cost more than it saves.
 """
@@ -39,7 +39,7 @@ class Es384Key(Protocol):
         ...
 
     def for_many(self) -> Es384Key:
-        """The same key in the form that verifies fastest here."""
+        """The same key in the form that verifies fastest, once that is loaded."""
         ...
 
 

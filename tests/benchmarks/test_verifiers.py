@@ -33,7 +33,7 @@ def test_without_test_vectors_a_document_under_a_development_root_serves(
 
 
 @pytest.mark.usefixtures("development")
-@pytest.mark.parametrize("kind", ["warm", "cold", "bare"])
+@pytest.mark.parametrize("kind", ["warm", "cold", "bare", "new-key"])
 def test_each_contestant_verifies(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(es384, "_aws_lc", es384._aws_lc)  # what the contestant sets is undone
     KINDS[kind]()()
