@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import logging
 import os
 import signal
@@ -26,6 +25,7 @@ from foobar_enclave.nsm import NsmDevice
 from foobar_enclave.privileges import give_up_root
 from foobar_enclave.server import EnclaveServer
 from foobar_enclave.service import EnclaveService
+from foobar_shared import VERSION
 from foobar_shared.addresses import ANY_CID, ENCLAVE, RELAY, VsockAddress, connect, listen
 
 _CONNECT_SECONDS: Final = 10.0
@@ -139,18 +139,5 @@ def _options() -> None:
         description="The service inside an AWS Nitro Enclave. It takes no options: what it does "
         "is decided by the image that PCR0 measures.",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     parser.parse_args()
-
-
-class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        name = "aws-nitro-enclave-foobar-service"
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            version = "(not installed as a distribution)"
-        sys.stdout.write(f"foobar-enclave {version}\n")
-        parser.exit()

@@ -12,7 +12,6 @@ import click
 from click.core import ParameterSource
 from click.exceptions import NoArgsIsHelpError
 
-from foobar_instance import VERSION
 from foobar_instance.options import (
     PathType,
     attestation_option,
@@ -23,6 +22,7 @@ from foobar_instance.options import (
     trust_options,
     verbosity_options,
 )
+from foobar_shared import VERSION
 
 if TYPE_CHECKING:
     from datetime import datetime

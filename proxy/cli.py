@@ -11,9 +11,9 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final, NoReturn
 
+from foobar_shared import VERSION
 from foobar_shared.addresses import (
     ENCLAVE,
     Address,
@@ -26,7 +26,6 @@ from foobar_shared.addresses import (
 from foobar_shared.errors import AddressError
 from proxy.relay import Relay, RelayLimits
 
-_DISTRIBUTION: Final = "aws-nitro-enclave-foobar-service"
 _U32_MAX: Final = 2**32 - 1
 _NO_VSOCK: Final = {errno.EAFNOSUPPORT, errno.ENODEV}
 _DEFAULTS: Final = RelayLimits()
@@ -174,15 +173,8 @@ def _parser() -> argparse.ArgumentParser:
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="log each connection")
     loudness.add_argument("-q", "--quiet", action="store_true", help="log only what is refused")
-    add("--version", action="version", version=f"proxy {_version()}")
+    add("--version", action="version", version=f"proxy {VERSION}")
     return parser
-
-
-def _version() -> str:
-    try:
-        return version(_DISTRIBUTION)
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def _address(text: str) -> Address:

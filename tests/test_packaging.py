@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from foobar_shared import VERSION
+
 ROOT = Path(__file__).parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 PEER = "evervault-attestation-bindings"
@@ -22,6 +24,12 @@ def names(requirements: list[str]) -> set[str]:
 
 def project() -> dict[str, object]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_the_version_is_the_distributions() -> None:
+    table = project()["project"]
+    assert isinstance(table, dict)
+    assert table["version"] == VERSION
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)

@@ -56,12 +56,3 @@ def test_processes_keep_what_they_compile() -> None:
         assert sample() > 0
         assert list(folder.rglob("encoding*.pyc"))
     assert not folder.exists()
-
-
-def test_the_version_is_the_distributions() -> None:
-    import tomllib
-
-    from foobar_instance import VERSION
-
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert project["version"] == VERSION

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from foobar_shared import VERSION
 from foobar_shared.addresses import Address, TcpAddress, UnixAddress, connect, listen, parse_address
 from proxy import cli
 from tests.proxy.peers import SECONDS
@@ -159,4 +160,4 @@ def test_help_and_version() -> None:
     shown = run("--help")
     assert shown.returncode == 0
     assert "--listen vsock:3:1001 --to kms.us-east-1.amazonaws.com:443" in shown.stdout
-    assert run("--version").stdout.startswith("proxy ")
+    assert run("--version").stdout == f"proxy {VERSION}\n"
