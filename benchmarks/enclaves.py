@@ -148,6 +148,7 @@ class _Client:
 
     def __init__(self, address: UnixAddress) -> None:
         self.connection = connect(address, seconds=_SECONDS)
+        self.connection.settimeout(None)  # with a limit, Python asks before each call if it may
         self.asked = 0.0
         self.answer = bytearray()
 

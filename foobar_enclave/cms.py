@@ -15,6 +15,7 @@ key that does not decrypt is replaced by a random one, with which decryption goe
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ __all__ = ["DecryptionError", "decrypt_enveloped_data"]
 _ENVELOPED_DATA: Final = bytes.fromhex("06092a864886f70d010703")  # OID, RFC 5652 section 6.1
 _DATA: Final = bytes.fromhex("06092a864886f70d010701")  # OID, RFC 5652 section 4
 _VERSION_2: Final = bytes.fromhex("020102")  # INTEGER
+_PADDING: Final = padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=None)
 _BLOCK_BYTES: Final = 16
 _CEK_BYTES: Final = 32
 
@@ -112,8 +114,7 @@ class _Element(NamedTuple):
 
 
 def _open(envelope: _Envelope, key: RSAPrivateKey) -> bytes | None:
-    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if envelope.recipient != hashlib.sha256(public).digest():
+    if envelope.recipient != _identifier(key):
         return None
     substitute = os.urandom(_CEK_BYTES)
     cek = _unwrap(envelope.encrypted_key, key)
@@ -124,11 +125,17 @@ def _open(envelope: _Envelope, key: RSAPrivateKey) -> bytes | None:
     return content if valid else None
 
 
+@functools.lru_cache(maxsize=1)  # an enclave has one key
+def _identifier(key: RSAPrivateKey) -> bytes:
+    """SHA-256 of the DER SubjectPublicKeyInfo, by which KMS names the recipient."""
+    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(public).digest()
+
+
 def _unwrap(encrypted_key: bytes, key: RSAPrivateKey) -> bytes:
     """The decrypted key, or nothing."""
-    oaep = padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=None)
     try:
-        return key.decrypt(encrypted_key, oaep)
+        return key.decrypt(encrypted_key, _PADDING)
     except ValueError:
         return b""
 

@@ -58,7 +58,7 @@ def base64_field(fields: Mapping[str, object], name: str) -> bytes:
 
 def to_json(value: object) -> bytes:
     """Compact ASCII JSON without a line break."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def parse_json_object(text: bytes) -> dict[str, object]:
@@ -69,9 +69,7 @@ def parse_json_object(text: bytes) -> dict[str, object]:
     """
     _check_depth(text)
     try:
-        value = json.loads(
-            text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
+        value = _DECODER.decode(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise MessageError("not valid UTF-8") from error
     except ValueError as error:
@@ -103,3 +101,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_constant(name: str) -> NoReturn:
     raise MessageError(f"{name} is not JSON")
+
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
