@@ -106,7 +106,8 @@ class ConnectionLoop:
             else:
                 self._guard(key.data, self._move)
         while self._given and not self._stopping:
-            self._begin(Connection(self._given.popleft()))
+            self._guard(Connection(self._given[0]), self._begin)
+            self._given.popleft()  # only now, so that it is never not counted
         while self._answered:
             self._rejoin(*self._answered.popleft())
         if self._with_line:
@@ -186,10 +187,13 @@ class ConnectionLoop:
             hand_over(partial(self._close, outcome=_defect(error)))
 
     def _rejoin(self, connection: Connection, action: _Action) -> None:
-        if connection in self._connections:  # it was not cut off by a stop
+        def rejoin(connection: Connection) -> None:
             connection.is_apart = False
             self._selector.register(connection.socket, selectors.EVENT_READ, connection)
-            self._guard(connection, action)
+            action(connection)
+
+        if connection in self._connections:  # it was not cut off by a stop
+            self._guard(connection, rejoin)
 
     def _send(self, connection: Connection, answer: bytes) -> None:
         connection.send(answer)

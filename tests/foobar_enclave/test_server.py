@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import selectors
 import socket
 import threading
 import time
@@ -242,11 +243,32 @@ def test_nothing_more_is_read_while_a_line_waits_for_its_turn() -> None:
     assert max(sizes) <= CHUNK
 
 
-def test_a_thread_that_fails_ends_the_server(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: ConnectionLoop) -> None:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_connection_that_cannot_be_watched_costs_itself_only(
+    start: Start, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the system has no memory for it."""
+    running = start(may_wait=lambda line: line == b"waits")
+    with running.connect() as other:
+        assert other.ask(b"x") == echo(b"x")
+        with running.connect() as peer:
+            if apart:
+                assert peer.ask(b"x") == echo(b"x")
+            with monkeypatch.context() as patch:
+                patch.setattr(selectors.EpollSelector, "register", no_memory)
+                with contextlib.suppress(OSError):
+                    peer.send(b"waits\n")
+                    assert peer.read() == b""
+        assert other.ask(b"x") == echo(b"x")
+    assert running.failure is None
 
-    monkeypatch.setattr(ConnectionLoop, "_turn", fail)
+
+def no_memory(*_: object) -> NoReturn:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+def test_a_thread_that_fails_ends_the_server(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ConnectionLoop, "_turn", no_memory)
     running = start()
     running.thread.join(WAIT)
     assert not running.thread.is_alive()
