@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from benchmarks.report import Section, as_json
+from benchmarks.report import Section, as_json, summary
 
 # name -> module; each has `run(rounds: int) -> Section`.
 BENCHMARKS: Final = {
@@ -41,6 +41,7 @@ def main() -> None:
         print(f"running {name} ...", file=sys.stderr, flush=True)
         sections.append(importlib.import_module(BENCHMARKS[name]).run(options.rounds))
         print(sections[-1].table(), flush=True)
+    print(summary(sections), flush=True)
     options.json.write_text(as_json(sections))
 
 

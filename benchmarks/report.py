@@ -7,7 +7,8 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -126,9 +127,23 @@ class Section:
 def ratio_of(
     mine: Measurement, theirs: Measurement, *, bound: float | None = None, better: Better = "higher"
 ) -> Ratio:
-    """The ratio of two medians of one run."""
-    value = mine.median / theirs.median if mine.median and theirs.median else None
+    """The median of the ratios within each round, as a slow moment hits both of a round."""
+    rounds = [my / their for my, their in zip(mine.samples, theirs.samples, strict=False)]
+    value = statistics.median(rounds) if rounds else None
     return Ratio(f"{mine.who} / {theirs.who}", value, bound, better)
+
+
+def summary(sections: Sequence[Section]) -> str:
+    """Markdown: every ratio that has a bound."""
+    bounded = [
+        (each.name, one) for each in sections for one in each.ratios if one.bound is not None
+    ]
+    verdicts = Counter(one.verdict for _, one in bounded)
+    said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    head = ("benchmark", "ratio", "measured", "to reach", "")
+    rows = ((name, *_ratio_row(one)) for name, one in bounded)
+    title = f"### Against the {len(bounded)} bounds: {said}"
+    return "\n".join([title, "", *_rows(head, rows)]) + "\n"
 
 
 def machine() -> Mapping[str, object]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.report import Better, Measurement, Ratio, Section, as_json, ratio_of
+from benchmarks.report import Better, Measurement, Ratio, Section, as_json, ratio_of, summary
 from benchmarks.rounds import Contestant, rate, take
 
 OURS = Measurement("ours", "1/s", (1.0, 3.0, 2.0))
@@ -14,9 +14,28 @@ PEER = Measurement("peer", "1/s", (4.0, 4.0, 4.0))
 ABSENT = Measurement("other", "1/s", absent="not installed")
 
 
-def test_a_ratio_is_of_medians() -> None:
+def test_a_ratio_is_the_median_of_those_within_the_rounds() -> None:
     assert ratio_of(OURS, PEER, bound=0.5).value == 0.5
+    slow_moment = Measurement("peer", "1/s", (1.0, 1.0, 2.0))
+    assert ratio_of(OURS, slow_moment).value == 1.0
     assert ratio_of(OURS, ABSENT).value is None
+
+
+def test_a_summary_holds_the_bounds_of_all() -> None:
+    ratios = (ratio_of(OURS, PEER, bound=0.4), ratio_of(OURS, ABSENT, bound=2))
+    sections = [
+        Section("one", "", (), (*ratios, ratio_of(OURS, PEER))),
+        Section("two", "", (), (ratio_of(OURS, PEER, bound=0.5, better="lower"),)),
+    ]
+    assert summary(sections).splitlines() == [
+        "### Against the 3 bounds: 2 reached, 1 absent",
+        "",
+        "| benchmark | ratio | measured | to reach |  |",
+        "| --- | --- | --- | --- | --- |",
+        "| one | ours / peer | 0.5 × | at least 0.4 × | reached |",  # noqa: RUF001
+        "| one | ours / other | absent | at least 2 × | absent |",  # noqa: RUF001
+        "| two | ours / peer | 0.5 × | at most 0.5 × | reached |",  # noqa: RUF001
+    ]
 
 
 @pytest.mark.parametrize(
