@@ -73,6 +73,9 @@ class ConnectionLoop:
 
     def give(self, connected: socket.socket) -> None:
         """Hand a connection over; from any thread."""
+        if self._stopping:
+            connected.close()
+            return
         self._given.append(connected)
         self._wake()
 
@@ -92,15 +95,17 @@ class ConnectionLoop:
             finally:
                 for connection in list(self._connections):
                     self._close(connection, "stopped")
-                for connected in self._given:
-                    connected.close()
+                while self._given:
+                    self._given.popleft().close()
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # it has ended, or is told already
             self._waker.send(b"\0")
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(self._patience):
+        ready = self._selector.select(self._patience)
+        now = self._clock()
+        for key, _ in ready:
             if key.fileobj is self._wakened:
                 self._wakened.recv(4096)
             else:
@@ -110,19 +115,20 @@ class ConnectionLoop:
             self._given.popleft()  # only now, so that it is never not counted
         while self._answered:
             self._rejoin(*self._answered.popleft())
-        if self._with_line:
-            self._guard(self._with_line.popleft(), self._answer)
-        self._look_at_time()
-
-    def _look_at_time(self) -> None:
-        now = self._clock()
+        # Before a request is answered, as what comes meanwhile has come in time.
         for connection in [each for each in self._connections if each.deadline <= now]:
             self._close(connection, "too-slow")
+        if self._with_line:
+            self._guard(self._with_line.popleft(), self._answer)
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Learn how long nothing is to be done unless something happens."""
         soonest = min((each.deadline for each in self._connections), default=math.inf)
         if self._with_line:
             self._patience = 0.0
         else:
-            self._patience = None if soonest == math.inf else soonest - now
+            self._patience = None if soonest == math.inf else max(0.0, soonest - self._clock())
 
     def _begin(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -163,7 +169,9 @@ class ConnectionLoop:
                 self._with_line.append(connection)
 
     def _answer(self, connection: Connection) -> None:
-        line, connection.line = connection.line or b"", None
+        line, connection.line = connection.line, None
+        if line is None or connection not in self._connections:
+            return  # it was cut off by a stop
         if not self._may_wait(line):
             self._handle(line, partial(self._send, connection))
             return
@@ -177,14 +185,16 @@ class ConnectionLoop:
         self._selector.unregister(connection.socket)
 
     def _answer_apart(self, connection: Connection, line: bytes) -> None:
-        def hand_over(action: _Action) -> None:
-            self._answered.append((connection, action))
-            self._wake()
-
+        answers: list[bytes] = []
+        action: _Action
         try:
-            self._handle(line, lambda answer: hand_over(partial(self._send, answer=answer)))
+            self._handle(line, answers.append)
+            action = partial(self._send, answer=answers[0])
         except Exception as error:  # noqa: BLE001 - see `_guard`
-            hand_over(partial(self._close, outcome=_defect(error)))
+            action = partial(self._close, outcome=_defect(error))
+        # Only now: a thread that still did something would not be this connection's only one.
+        self._answered.append((connection, action))
+        self._wake()
 
     def _rejoin(self, connection: Connection, action: _Action) -> None:
         def rejoin(connection: Connection) -> None:
@@ -216,13 +226,12 @@ class ConnectionLoop:
     def _finish(self) -> None:
         """Let requests that are being answered end, and cut what is left after the limit."""
         self._stop_by = self._clock() + self._limits.stop
-        self._with_line.clear()
         for connection in list(self._connections):
-            if connection.is_apart or connection.is_sending:
+            if connection.is_apart or connection.is_sending or connection.line is not None:
                 connection.deadline = min(connection.deadline, self._stop_by)
             else:
                 self._close(connection, "stopped")
-        self._look_at_time()
+        self._look_ahead()
         while self._connections:
             self._turn()
 
@@ -236,6 +245,8 @@ class ConnectionLoop:
             self._close(connection, _defect(error))
 
     def _close(self, connection: Connection, outcome: str) -> None:
+        if connection not in self._connections:
+            return
         self._connections.discard(connection)
         with contextlib.suppress(KeyError):  # it is registered while no thread has its request
             self._selector.unregister(connection.socket)

@@ -46,7 +46,7 @@ class EnclaveServer:
         self._listener = listener
         self._limits = limits
         self._stopping = False
-        self._failure: OSError | None = None  # of a thread
+        self._failure: OSError | RuntimeError | None = None  # of a thread
         self._waker, self._wakened = socket.socketpair()
         self._waker.setblocking(False)
         self._loops = [
@@ -58,6 +58,7 @@ class EnclaveServer:
 
         Raises:
             OSError: the listener is not a listening socket any more, or the system fails.
+            RuntimeError: a defect of the server itself.
         """
         self._listener.setblocking(False)
         threads: list[threading.Thread] = []
@@ -91,6 +92,8 @@ class EnclaveServer:
             loop.run()
         except OSError as error:
             self._failure = error
+        except Exception as error:  # noqa: BLE001 - a traceback on the console might hold a secret
+            self._failure = RuntimeError(f"defect:{type(error).__name__}")
         finally:
             self.stop()
 
