@@ -286,6 +286,8 @@ def test_a_stop_lets_answers_be_taken_and_requests_that_have_come_be_answered(
         idle.sendall(b"half")
         for key, _ in driven.loop._selector.select(0):  # the half of a turn before it answers
             driven.loop._move(key.data)
+        ours, new = socket.socketpair()
+        driven.loop.give(ours)
         thread = stop(driven)
         assert waiting.recv(10) == b"1!\n"
         assert waiting.recv(10) == b"", "the next is not begun"
@@ -296,31 +298,37 @@ def test_a_stop_lets_answers_be_taken_and_requests_that_have_come_be_answered(
         assert received == LARGE
         thread.join(5)
         assert not thread.is_alive()
+        with ours, new:
+            assert len(driven.loop) == 1, "who came too late is not begun with"
 
 
 def test_a_stop_cuts_off_what_takes_too_long(driven: Driven) -> None:
-    go_on = threading.Event()
+    never, soon = threading.Event(), threading.Event()
 
     def answer(line: bytes) -> bytes:
-        if line == b"waits":
-            go_on.wait(5)
+        if line.startswith(b"waits"):
+            (soon if line.endswith(b"soon") else never).wait(5)
         return LARGE
 
     driven.answer = answer
-    with driven.connect() as large, driven.connect() as apart:
+    with driven.connect() as large, driven.connect() as apart, driven.connect() as later:
         large.sendall(b"large\n")
         apart.sendall(b"waits\n")
-        driven.turn(2)
+        later.sendall(b"waits soon\n")
+        driven.turn(3)
         thread = stop(driven)
         while math.isinf(driven.loop._stop_by):
             pass
+        soon.set()
+        assert later.recv(1) == b"x", "it began to be answered during the stop"
         driven.now += LIMITS.stop
         driven.loop._wake()
         thread.join(5)
         assert not thread.is_alive()
         assert is_closed(apart)
         assert is_closed(large)
-        go_on.set()
+        assert is_closed(later)
+        never.set()
 
 
 def test_what_is_given_at_the_end_is_closed(driven: Driven) -> None:
