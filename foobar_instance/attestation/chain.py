@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import threading
 import warnings
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -25,8 +27,10 @@ from cryptography.x509.verification import (
 )
 
 from foobar_instance.attestation.anchors import partition_of
+from foobar_instance.attestation.certificate import UnfamiliarCertificate
 from foobar_instance.attestation.document import Attestation
-from foobar_instance.attestation.es384 import CryptographyKey, Es384Key
+from foobar_instance.attestation.es384 import CryptographyKey
+from foobar_instance.attestation.path import FamiliarPaths, TrustedChain
 from foobar_instance.attestation.rules import (
     CABUNDLE,
     CERTIFICATE,
@@ -47,24 +51,11 @@ _REMEMBERED: Final = 256
 _MAX_REASON: Final = 300
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedChain:
-    """A chain that leads to the root, and when it does.
-
-    `key` is the leaf's P-384 key; both times are inclusive and the narrowest of all certificates.
-    """
-
-    key: Es384Key
-    not_before: datetime
-    not_after: datetime
-
-    def valid_at(self, moment: datetime) -> bool:
-        """Whether every certificate is within its validity period at `moment`."""
-        return self.not_before <= moment <= self.not_after
-
-
 class ChainVerifier:
     """Validates the chains of documents under one root; thread-safe.
+
+    The library validates the first, and the ones that are not of AWS's own form; `path` validates
+    the rest, with signatures by the library that verifies fastest.
 
     A chain that was valid once is valid at every moment within the validity of all of its
     certificates: nothing else that path validation looks at depends on time, and revocation is not
@@ -78,6 +69,7 @@ class ChainVerifier:
         self._chains: OrderedDict[bytes, TrustedChain] = OrderedDict()
         self._lock = threading.Lock()
         self._is_first = True
+        self._paths = functools.cache(functools.partial(_familiar_paths, self._root_der))
 
     def verify(self, attestation: Attestation, moment: datetime) -> TrustedChain:
         """The chain of `attestation`, valid at `moment`.
@@ -87,22 +79,17 @@ class ChainVerifier:
             UntrustedCertificate: a rule on the chain is broken.
             InvalidSignature: the leaf's key is not on P-384.
         """
+        is_first, self._is_first = self._is_first, False
         identity = _identity(attestation)
         remembered = self._remembered(identity)
-        if remembered is not None and remembered.valid_at(moment):
-            chain = remembered
-        else:
+        chain = remembered or (None if is_first else self._familiar(attestation))
+        if chain is None or not chain.valid_at(moment):
             chain = self._validate(attestation, moment)
-        chain = self._quickest(chain)
+        if not is_first:
+            chain = _quickest(chain)
         if chain is not remembered:
             self._remember(identity, chain)
         return chain
-
-    def _quickest(self, chain: TrustedChain) -> TrustedChain:
-        """The chain with the quickest form of its key, from the second document on."""
-        is_first, self._is_first = self._is_first, False
-        key = chain.key if is_first else chain.key.for_many()
-        return chain if key is chain.key else replace(chain, key=key)
 
     def _remembered(self, identity: bytes) -> TrustedChain | None:
         with self._lock:
@@ -116,6 +103,17 @@ class ChainVerifier:
             self._chains[identity] = chain
             if len(self._chains) > _REMEMBERED:
                 self._chains.popitem(last=False)
+
+    def _familiar(self, attestation: Attestation) -> TrustedChain | None:
+        """The chain, if it is of AWS's own form and keeps every rule but that on time."""
+        root, *authorities = attestation.cabundle
+        paths = self._paths()
+        if paths is None or root != self._root_der:
+            return None
+        name = f"{attestation.module_id}."
+        with suppress(UnfamiliarCertificate):
+            return paths.chain(tuple(authorities), attestation.certificate, name.encode())
+        return None
 
     def _validate(self, attestation: Attestation, moment: datetime) -> TrustedChain:
         leaf = _load(attestation.certificate, CERTIFICATE, "it")
@@ -154,6 +152,17 @@ class ChainVerifier:
             raise CHAIN_PATH.broken(f"validation failed: {_reason(error)}") from error
         if path != [leaf, *reversed(bundle)]:
             raise CHAIN_ORDER.broken("its order is another, or some are not in the path")
+
+
+def _familiar_paths(root: bytes) -> FamiliarPaths | None:
+    with suppress(UnfamiliarCertificate):
+        return FamiliarPaths(root)
+    return None
+
+
+def _quickest(chain: TrustedChain) -> TrustedChain:
+    key = chain.key.for_many()
+    return chain if key is chain.key else replace(chain, key=key)
 
 
 def utc(moment: datetime) -> str:

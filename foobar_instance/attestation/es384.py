@@ -17,7 +17,11 @@ from cryptography.exceptions import InvalidSignature as BadSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 
 from foobar_instance.attestation.rules import SIGNATURE_BYTES
 
@@ -38,6 +42,10 @@ class Es384Key(Protocol):
         """
         ...
 
+    def verify_der(self, signed: bytes, signature: bytes) -> bool:
+        """The same of a signature as certificates have it: r and s in DER (RFC 3279 2.2.3)."""
+        ...
+
     def for_many(self) -> Es384Key:
         """The same key in the form that verifies fastest, once that is loaded."""
         ...
@@ -51,19 +59,21 @@ class CryptographyKey:
 
     def verify(self, signed: bytes, signature: bytes) -> bool:
         """See `Es384Key`."""
+        return self.verify_der(signed, _der(signature))
+
+    def verify_der(self, signed: bytes, signature: bytes) -> bool:
+        """See `Es384Key`."""
         try:
-            self.key.verify(_der(signature), signed, ec.ECDSA(SHA384()))
+            self.key.verify(signature, signed, ec.ECDSA(SHA384()))
         except BadSignature:
             return False
         return True
 
     def for_many(self) -> Es384Key:
         """An `AwsLcKey` where `awscrt` is installed."""
-        crypto = _aws_lc()
-        if crypto is None:
+        if _aws_lc() is None:
             return self
-        spki = self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return AwsLcKey(crypto.EC.new_key_from_der_data(spki))
+        return quick_key(self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +84,30 @@ class AwsLcKey:
 
     def verify(self, signed: bytes, signature: bytes) -> bool:
         """See `Es384Key`."""
-        return bool(self.key.verify(hashlib.sha384(signed).digest(), _der(signature)))
+        return self.verify_der(signed, _der(signature))
+
+    def verify_der(self, signed: bytes, signature: bytes) -> bool:
+        """See `Es384Key`."""
+        return bool(self.key.verify(hashlib.sha384(signed).digest(), signature))
 
     def for_many(self) -> Es384Key:
         """Itself."""
         return self
+
+
+def quick_key(spki: bytes) -> Es384Key:
+    """The P-384 key of a DER SubjectPublicKeyInfo, in the form that verifies fastest.
+
+    Raises:
+        Exception: the library's own, if it is no point on the curve.
+    """
+    crypto = _aws_lc()
+    if crypto is not None:
+        return AwsLcKey(crypto.EC.new_key_from_der_data(spki))
+    key = load_der_public_key(spki)
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise TypeError(type(key))
+    return CryptographyKey(key)
 
 
 def _der(signature: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -16,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from emulator.documents import document_fields, sign_document
 from emulator.pki import NitroChain, NitroPki
+from foobar_instance.attestation import AttestationError, Verifier
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC)
 MODULE_ID = "i-0123456789abcdef0-enc0123456789abcdef"
@@ -180,3 +182,11 @@ def _usage(which: str) -> x509.KeyUsage:
 
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def kept(anchor: x509.Certificate) -> Verifier:
+    """A verifier that has seen a document, and trusts none of its certificates."""
+    verifier = Verifier(anchor)
+    with suppress(AttestationError):
+        verifier.verify(document(replace(chain(), cabundle=chain().cabundle[:1])))
+    return verifier

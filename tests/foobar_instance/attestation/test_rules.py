@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -36,6 +37,7 @@ from tests.foobar_instance.attestation.forge import (
     document,
     fields,
     forge,
+    kept,
     one_with,
     pki,
     root,
@@ -50,7 +52,16 @@ Check = Callable[[], Attestation]
 
 
 def check(raw: bytes, under: x509.Certificate | None = None) -> Attestation:
-    return verify_attestation(raw, root=under or root())
+    """The verdict on a verifier's first document, which is that on any other."""
+    anchor = under or root()
+    try:
+        found = verify_attestation(raw, root=anchor)
+    except AttestationError as error:
+        with pytest.raises(type(error), match=f"^{re.escape(str(error))}$"):
+            kept(anchor).verify(raw)
+        raise
+    assert kept(anchor).verify(raw) == found
+    return found
 
 
 def message(**parts: object) -> bytes:

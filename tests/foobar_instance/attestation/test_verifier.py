@@ -27,6 +27,7 @@ from foobar_instance.attestation import (
 )
 from foobar_instance.attestation.chain import ChainVerifier
 from foobar_instance.attestation.es384 import CryptographyKey
+from foobar_instance.attestation.path import FamiliarPaths, TrustedChain
 from tests.foobar_instance.attestation.forge import (
     HOUR,
     MODULE_ID,
@@ -43,7 +44,7 @@ SECOND = timedelta(seconds=1)
 
 
 class Counts:
-    """How often paths are validated and document signatures checked."""
+    """How often paths are validated, either way, and document signatures checked."""
 
     paths = 0
     signatures = 0
@@ -53,16 +54,22 @@ class Counts:
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     seen = Counts()
     check_path, verify = ChainVerifier._check_path, CryptographyKey.verify
+    familiar = FamiliarPaths.chain
 
     def counted_path(*args: object) -> None:
         seen.paths += 1
         check_path(*args)  # type: ignore[arg-type]
+
+    def counted_familiar(*args: object) -> TrustedChain:
+        seen.paths += 1
+        return familiar(*args)  # type: ignore[arg-type]
 
     def counted_signature(*args: object) -> bool:
         seen.signatures += 1
         return verify(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ChainVerifier, "_check_path", counted_path)
+    monkeypatch.setattr(FamiliarPaths, "chain", counted_familiar)
     monkeypatch.setattr(CryptographyKey, "verify", counted_signature)
     monkeypatch.setattr(es384, "_aws_lc", lambda: None)
     return seen
@@ -100,12 +107,12 @@ def test_from_the_second_document_on_the_faster_library_verifies(
     assert seen == [], "the first document is not worth loading it"
     verifier.verify(document(nonce=b"of the same enclave"))
     verifier.verify(document(pki().issue(MODULE_ID, now=NOW)))
-    assert len(set(seen)) == 2
+    assert len(set(seen)) == 1 + 5, "the second document, the third and four certificates"
     good = document()
     with pytest.raises(AttestationError) as caught:
         verifier.verify(good[:-1] + bytes([good[-1] ^ 1]))
     assert caught.value.rule == "signature"
-    assert len(seen) == 3, "it is asked, and no other"
+    assert len(seen) == 7, "it is asked, and no other"
 
 
 def test_a_remembered_chain_does_not_excuse_a_bad_signature() -> None:

@@ -1,0 +1,215 @@
+"""A certificate in the one form that AWS's have, to the byte; any other is left to the library.
+
+It is read in two steps, so that a stranger's bytes get no further than `cut`: that takes what is
+signed from the signature, and only what its issuer has signed is then looked into.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+# Tags of DER (X.690 section 8).
+_BIT_STRING: Final = 0x03
+_INTEGER: Final = 0x02
+_OCTET_STRING: Final = 0x04
+_UTF8_STRING: Final = 0x0C
+_SEQUENCE: Final = 0x30
+_EXTENSIONS: Final = 0xA3  # RFC 5280 section 4.1: [3] EXPLICIT
+
+# What is the same in every certificate of AWS's.
+_ECDSA_SHA384: Final = bytes.fromhex("300a06082a8648ce3d040303")  # RFC 5758 section 3.2
+_VERSION_3: Final = bytes.fromhex("a003020102")
+_UTC_TIME: Final = bytes.fromhex("170d")
+_GENERALIZED_TIME: Final = bytes.fromhex("180f")
+# An uncompressed point on P-384 (RFC 5480 section 2).
+_P384_KEY: Final = bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004")
+_KEY_BYTES: Final = 120
+NO_NAME: Final = bytes.fromhex("3000")
+_COMMON_NAME: Final = bytes.fromhex("0603550403")
+
+# Extensions (RFC 5280 section 4.2.1): all object identifiers are 2.5.29.x.
+_OID_BYTES: Final = 5
+_CRITICAL: Final = bytes.fromhex("0101ff")
+_KEY_USAGE: Final = bytes.fromhex("0603551d0f")
+_BASIC_CONSTRAINTS: Final = bytes.fromhex("0603551d13")
+_UNREAD: Final = frozenset(  # the key identifiers of subject and issuer, where revocation is listed
+    map(bytes.fromhex, ("0603551d0e", "0603551d23", "0603551d1f"))
+)
+_NO_AUTHORITY: Final = bytes.fromhex("3000")
+_AUTHORITY: Final = bytes.fromhex("30030101ff")
+_AUTHORITY_WITH_LENGTH: Final = bytes.fromhex("30060101ff0201")  # and the length, one byte
+_USAGE: Final = bytes.fromhex("0302")  # and how many bits are unused, and the bits
+_DIGITAL_SIGNATURE: Final = 0x80
+_CERTIFICATE_SIGNING: Final = 0x04
+
+
+class UnfamiliarCertificate(Exception):  # noqa: N818 - it says nothing ill of the certificate
+    """A certificate has not the form that is known here, or its issuer's signature is not right."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFields:
+    """What path validation looks at in a certificate (RFC 5280 section 6.1.3).
+
+    Names and the key are in DER; `extensions` maps object identifiers in DER to whether they are
+    critical and their values. All methods raise `UnfamiliarCertificate`.
+    """
+
+    issuer: bytes
+    subject: bytes
+    not_before: datetime
+    not_after: datetime
+    key: bytes
+    extensions: dict[bytes, tuple[bool, bytes]]
+
+    def common_name(self) -> bytes:
+        """The subject's only common name, which has to come last in it."""
+        before, _, after = self.subject.rpartition(_COMMON_NAME)
+        value, end = _element(after, 0, _UTF8_STRING)
+        if _COMMON_NAME in before or end != len(after):
+            raise UnfamiliarCertificate
+        return after[value:]
+
+    def path_length(self) -> int | None:
+        """How many authorities may follow this one, by its certificate alone; None for any number.
+
+        It has to be an authority, and one that may sign certificates.
+        """
+        if not self._usage(critical=True) & _CERTIFICATE_SIGNING:
+            raise UnfamiliarCertificate
+        constraints = self._constraints()
+        if constraints == _AUTHORITY:
+            return None
+        if constraints[:-1] != _AUTHORITY_WITH_LENGTH or constraints[-1] > 0x7F:
+            raise UnfamiliarCertificate
+        return constraints[-1]
+
+    def check_leaf(self) -> None:
+        """It has to be no authority, and one that may sign documents."""
+        if self._constraints() != _NO_AUTHORITY:
+            raise UnfamiliarCertificate
+        if not self._usage(critical=False) & _DIGITAL_SIGNATURE:
+            raise UnfamiliarCertificate
+
+    def _constraints(self) -> bytes:
+        critical, value = self.extensions.get(_BASIC_CONSTRAINTS, (False, b""))
+        if not critical:
+            raise UnfamiliarCertificate
+        return value
+
+    def _usage(self, *, critical: bool) -> int:
+        is_critical, value = self.extensions.get(_KEY_USAGE, (False, b""))
+        if is_critical < critical or value[:-2] != _USAGE:
+            raise UnfamiliarCertificate
+        unused, bits = value[-2:]
+        if bits % (1 << unused):
+            raise UnfamiliarCertificate
+        return bits
+
+
+def cut(der: bytes) -> tuple[bytes, bytes]:
+    """What is signed in a certificate, with its head, and the signature: r and s in DER."""
+    begin, end = _element(der, 0, _SEQUENCE)
+    signed_end = _element(der, begin, _SEQUENCE)[1]
+    value, value_end = _element(der, _skip(der, signed_end, _ECDSA_SHA384), _BIT_STRING)
+    if not end == value_end == len(der):
+        raise UnfamiliarCertificate
+    return der[begin:signed_end], der[_skip(der, value, b"\0") :]  # no unused bits
+
+
+def read(signed: bytes) -> CertificateFields:
+    """The fields of what `cut` has found signed."""
+    at, end = _element(signed, 0, _SEQUENCE)
+    at = _skip(signed, at, _VERSION_3)
+    at = _element(signed, at, _INTEGER)[1]  # the serial number serves revocation only
+    issuer = _skip(signed, at, _ECDSA_SHA384)
+    times = _element(signed, issuer, _SEQUENCE)[1]
+    first, subject = _element(signed, times, _SEQUENCE)
+    not_before, second = _time(signed, first)
+    not_after, times_end = _time(signed, second)
+    key = _element(signed, subject, _SEQUENCE)[1]
+    _skip(signed, key, _P384_KEY)
+    extensions = key + _KEY_BYTES
+    extensions_end = _element(signed, extensions, _EXTENSIONS)[1]
+    if times_end != subject or not extensions_end == end == len(signed):
+        raise UnfamiliarCertificate
+    return CertificateFields(
+        issuer=signed[issuer:times],
+        subject=signed[subject:key],
+        not_before=not_before,
+        not_after=not_after,
+        key=signed[key:extensions],
+        extensions=_extensions(signed, extensions),
+    )
+
+
+def _time(signed: bytes, at: int) -> tuple[datetime, int]:
+    """The time at `at`, and where it ends.
+
+    A UTCTime in the years 1950 to 2049, a GeneralizedTime in later ones (RFC 5280 section 4.1.2.5).
+    """
+    if signed.startswith(_UTC_TIME, at):
+        begin = at + len(_UTC_TIME)
+        end = begin + len("YYMMDDhhmmss")
+        digits = (b"19" if signed[begin:end] >= b"5" else b"20") + signed[begin:end]
+    else:
+        begin = _skip(signed, at, _GENERALIZED_TIME)
+        end = begin + len("YYYYMMDDhhmmss")
+        digits = signed[begin:end]
+        if digits < b"205":
+            raise UnfamiliarCertificate
+    if not digits.isdigit():
+        raise UnfamiliarCertificate
+    try:
+        time = datetime.fromisoformat(f"{digits[:8].decode()}T{digits[8:].decode()}Z")
+    except ValueError as error:
+        raise UnfamiliarCertificate from error
+    return time, _skip(signed, end, b"Z")
+
+
+def _extensions(signed: bytes, at: int) -> dict[bytes, tuple[bool, bytes]]:
+    found: dict[bytes, tuple[bool, bytes]] = {}
+    at, end = _element(signed, _element(signed, at, _EXTENSIONS)[0], _SEQUENCE)
+    if end != len(signed):
+        raise UnfamiliarCertificate
+    while at < end:
+        begin, at = _element(signed, at, _SEQUENCE)
+        value = begin + _OID_BYTES
+        oid = signed[begin:value]
+        critical = signed.startswith(_CRITICAL, value)
+        value, value_end = _element(signed, value + critical * len(_CRITICAL), _OCTET_STRING)
+        if value_end != at or oid in found:
+            raise UnfamiliarCertificate
+        if oid not in (_KEY_USAGE, _BASIC_CONSTRAINTS) and (critical or oid not in _UNREAD):
+            raise UnfamiliarCertificate
+        found[oid] = critical, signed[value:value_end]
+    return found
+
+
+def _skip(der: bytes, at: int, what: bytes) -> int:
+    """Where what follows `what` begins, which has to be at `at`."""
+    if not der.startswith(what, at):
+        raise UnfamiliarCertificate
+    return at + len(what)
+
+
+def _element(der: bytes, at: int, tag: int) -> tuple[int, int]:
+    """Where the content of the element at `at` begins and ends; it has to have `tag`.
+
+    Its length has the shortest form, as DER demands (X.690 section 10.1), and up to two bytes.
+    """
+    begin = at + 2
+    if begin > len(der) or der[at] != tag:
+        raise UnfamiliarCertificate
+    length = der[at + 1]
+    if length >= 0x80:
+        size = length - 0x80
+        begin += size
+        length = int.from_bytes(der[at + 2 : begin], "big")
+        if size > 2 or length < (0x80 if size == 1 else 0x100):
+            raise UnfamiliarCertificate
+    if begin + length > len(der):
+        raise UnfamiliarCertificate
+    return begin, begin + length
