@@ -9,7 +9,7 @@ from benchmarks.documents import Document
 from benchmarks.rounds import Contestant
 from benchmarks.verifiers import KINDS, contestant
 from foobar_instance.attestation import AttestationError, Verifier, es384
-from foobar_instance.attestation.chain import ChainVerifier
+from foobar_instance.attestation.es384 import CryptographyKey
 
 
 @pytest.fixture
@@ -40,23 +40,23 @@ def test_each_contestant_verifies(kind: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("development")
-@pytest.mark.parametrize(("kind", "paths"), [("warm", 0), ("cold", 3)])
+@pytest.mark.parametrize(("kind", "signatures"), [("warm", 1), ("cold", 5)])
 def test_a_chain_is_validated_anew_in_the_cold_case_alone(
-    kind: str, paths: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, signatures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(es384, "_aws_lc", es384._aws_lc)
     work = KINDS[kind]()
-    validated: list[object] = []
-    check_path = ChainVerifier._check_path
+    verified: list[bytes] = []
+    verify = CryptographyKey.verify_der
 
-    def counted(*args: object) -> None:
-        validated.append(args)
-        check_path(*args)  # type: ignore[arg-type]
+    def counted(key: CryptographyKey, signed: bytes, signature: bytes) -> bool:
+        verified.append(signed)
+        return verify(key, signed, signature)
 
-    monkeypatch.setattr(ChainVerifier, "_check_path", counted)
+    monkeypatch.setattr(CryptographyKey, "verify_der", counted)
     for _ in range(3):
         work()
-    assert len(validated) == paths
+    assert len(verified) == 3 * signatures
 
 
 @pytest.mark.usefixtures("development")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from foobar_instance.cli import cli, main, run
+from foobar_instance.cli import SUMMARIES, cli, main, run
 from foobar_shared import envelope
 from foobar_shared.envelope import MAX_MESSAGE, MAX_PLAINTEXT
 from foobar_shared.errors import NameFormatError
@@ -74,6 +74,26 @@ def test_the_options_of_each_command(command: str) -> None:
 def test_the_defaults(command: str, name: str, default: object) -> None:
     options = {option.name: option for option in cli.commands[command].params}
     assert options[name].default == default
+
+
+def test_what_help_says_of_a_command_is_what_the_command_says_first() -> None:
+    assert list(cli.commands) == list(SUMMARIES)
+    for name, command in cli.commands.items():
+        assert command.get_short_help_str(100) == SUMMARIES[name]
+
+
+def test_help_lists_the_commands_in_the_order_of_use(shell: Run) -> None:
+    listed = shell("--help").stdout.partition("Commands:\n")[2].split("\n\n")[0].splitlines()
+    assert [line.split(maxsplit=1) for line in listed] == [list(row) for row in SUMMARIES.items()]
+
+
+def test_a_command_that_is_not_there(shell: Run) -> None:
+    ran = shell("encrpt")
+    assert ran.code == 2
+    assert ran.error == (
+        "No such command 'encrpt'. (Did you mean one of: 'decrypt', 'encrypt'?)"
+        " (see foobar-instance --help)"
+    )
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["encrypt", "-h"], ["verify", "--help"]])

@@ -30,7 +30,7 @@ def enclave(sign: Signer) -> FakeEnclave:
 def decrypt(enclave: FakeEnclave, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
     """The start of a command line that decrypts."""
     monkeypatch.setattr("foobar_instance.decrypt.KmsService", FakeKms())
-    monkeypatch.setattr("foobar_instance.cli._now", lambda: NOW)
+    monkeypatch.setattr("foobar_instance.commands._now", lambda: NOW)
     with answering(enclave) as address:
         yield ("decrypt", *PINNED, "--enclave", str(address), "--ciphertext", TEXT)
 
