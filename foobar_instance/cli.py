@@ -65,6 +65,7 @@ class _Group(click.Group):
 
 @click.group(
     cls=_Group,
+    # Mutable for add_command alone, which is never called.
     commands=cast("MutableMapping[str, click.Command]", _Commands()),
     context_settings=_CONTEXT,
     epilog="Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 not verified.",

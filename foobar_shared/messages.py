@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -134,7 +135,7 @@ def encode_response(response: Response) -> bytes:
     # Nothing in base64 is escaped in JSON; to look for it costs more than all else of an answer.
     return b'{"%b":{"attestation":"%b"}}' % (
         response.name.encode(),
-        to_base64(response.attestation).encode(),
+        base64.b64encode(response.attestation),
     )
 
 

@@ -33,14 +33,14 @@ def test_without_test_vectors_a_document_under_a_development_root_serves(
 
 
 @pytest.mark.usefixtures("development")
-@pytest.mark.parametrize("kind", ["warm", "cold", "bare", "new-key"])
+@pytest.mark.parametrize("kind", ["warm", "cold", "neighbours", "bare", "new-key"])
 def test_each_contestant_verifies(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(es384, "_aws_lc", es384._aws_lc)  # what the contestant sets is undone
     KINDS[kind]()()
 
 
 @pytest.mark.usefixtures("development")
-@pytest.mark.parametrize(("kind", "signatures"), [("warm", 1), ("cold", 5)])
+@pytest.mark.parametrize(("kind", "signatures"), [("warm", 1), ("neighbours", 2), ("cold", 5)])
 def test_a_chain_is_validated_anew_in_the_cold_case_alone(
     kind: str, signatures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
