@@ -16,6 +16,7 @@ _INTEGER: Final = 0x02
 _OCTET_STRING: Final = 0x04
 _UTF8_STRING: Final = 0x0C
 _SEQUENCE: Final = 0x30
+_SET: Final = 0x31
 _EXTENSIONS: Final = 0xA3  # RFC 5280 section 4.1: [3] EXPLICIT
 
 # What is the same in every certificate of AWS's.
@@ -65,12 +66,22 @@ class CertificateFields:
     extensions: dict[bytes, tuple[bool, bytes]]
 
     def common_name(self) -> bytes:
-        """The subject's only common name, which has to come last in it."""
-        before, _, after = self.subject.rpartition(_COMMON_NAME)
-        value, end = _element(after, 0, _UTF8_STRING)
-        if _COMMON_NAME in before or end != len(after):
+        """The subject's only common name."""
+        names: list[bytes] = []
+        at, end = _element(self.subject, 0, _SEQUENCE)
+        while at < end:
+            begin, at = _element(self.subject, at, _SET)
+            begin, attribute_end = _element(self.subject, begin, _SEQUENCE)
+            if attribute_end != at:  # several attributes in one relative name
+                raise UnfamiliarCertificate
+            if self.subject.startswith(_COMMON_NAME, begin):
+                names.append(self.subject[begin + len(_COMMON_NAME) : at])
+        if len(names) != 1:
             raise UnfamiliarCertificate
-        return after[value:]
+        begin, end = _element(names[0], 0, _UTF8_STRING)
+        if end != len(names[0]):
+            raise UnfamiliarCertificate
+        return names[0][begin:]
 
     def path_length(self) -> int | None:
         """How many authorities may follow this one, by its certificate alone; None for any number.

@@ -21,8 +21,11 @@ from tests.foobar_instance.attestation.issued import (
     ECDSA_SHA256,
     INTEGER,
     KEY_ID,
+    SEQUENCE,
+    SET,
     SIGNS_CERTIFICATES,
     SIGNS_DOCUMENTS,
+    TEXT,
     UNIT,
     USAGE,
     Line,
@@ -235,21 +238,42 @@ def test_a_leaf_s_usage_may_be_critical(critical: bool) -> None:
     read(replace(leaf(), extensions=(PLAIN, usage)).signed()).check_leaf()
 
 
+INSIDE = (COMMON_NAME + element(TEXT, b"inside")).decode("latin-1")
+NAMELESS = {
+    "no common name": named((UNIT, "AWS")),
+    "no name": named(),
+    "two": named((COMMON_NAME, MODULE_ID), (COMMON_NAME, MODULE_ID)),
+    "another kind of text": named((COMMON_NAME, MODULE_ID), tag=0x13),
+    "inside another attribute": named((UNIT, INSIDE)),
+    "beside another attribute": element(
+        SEQUENCE,
+        element(SET, *(element(SEQUENCE, oid, element(TEXT, b"x")) for oid in (UNIT, COMMON_NAME))),
+    ),
+    "bytes after it": element(
+        SEQUENCE, element(SET, element(SEQUENCE, COMMON_NAME, element(TEXT, b"x"), b"\5\0"))
+    ),
+    "no set": element(SEQUENCE, element(SEQUENCE, element(SEQUENCE, COMMON_NAME, b"\x0c\0"))),
+    "no sequence": element(SEQUENCE, element(SET, element(SET, COMMON_NAME, b"\x0c\0"))),
+}
+
+
+@pytest.mark.parametrize("name", NAMELESS)
+def test_a_common_name_that_is_not_found(name: str) -> None:
+    fields = read(replace(leaf(), subject=NAMELESS[name]).signed())
+    with pytest.raises(UnfamiliarCertificate):
+        fields.common_name()
+
+
 @pytest.mark.parametrize(
     "subject",
     [
-        named((UNIT, "AWS")),
-        named(),
-        named((COMMON_NAME, MODULE_ID), (COMMON_NAME, MODULE_ID)),
-        named((COMMON_NAME, MODULE_ID), (UNIT, "AWS")),
-        named((COMMON_NAME, MODULE_ID), tag=0x13),
+        named((COMMON_NAME, "x"), (UNIT, "AWS")),
+        named((UNIT, INSIDE), (COMMON_NAME, "x")),
+        named((COMMON_NAME, "x"), (UNIT, INSIDE)),
     ],
-    ids=["none", "no name", "two", "not the last", "another kind of text"],
 )
-def test_a_common_name_that_is_not_found(subject: bytes) -> None:
-    fields = read(replace(leaf(), subject=subject).signed())
-    with pytest.raises(UnfamiliarCertificate):
-        fields.common_name()
+def test_a_common_name_may_be_anywhere(subject: bytes) -> None:
+    assert read(replace(leaf(), subject=subject).signed()).common_name() == b"x"
 
 
 def frames() -> dict[str, bytes]:
