@@ -6,9 +6,8 @@ signed from the signature, and only what its issuer has signed is then looked in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 # Tags of DER (X.690 section 8).
 _BIT_STRING: Final = 0x03
@@ -35,6 +34,7 @@ _OID_BYTES: Final = 5
 _CRITICAL: Final = bytes.fromhex("0101ff")
 _KEY_USAGE: Final = bytes.fromhex("0603551d0f")
 _BASIC_CONSTRAINTS: Final = bytes.fromhex("0603551d13")
+_READ: Final = frozenset((_KEY_USAGE, _BASIC_CONSTRAINTS))
 _UNREAD: Final = frozenset(  # the key identifiers of subject and issuer, where revocation is listed
     map(bytes.fromhex, ("0603551d0e", "0603551d23", "0603551d1f"))
 )
@@ -50,8 +50,7 @@ class UnfamiliarCertificate(Exception):  # noqa: N818 - it says nothing ill of t
     """A certificate has not the form that is known here, or its issuer's signature is not right."""
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateFields:
+class CertificateFields(NamedTuple):
     """What path validation looks at in a certificate (RFC 5280 section 6.1.3).
 
     Names and the key are in DER; `extensions` maps object identifiers in DER to whether they are
@@ -142,8 +141,8 @@ def read(signed: bytes) -> CertificateFields:
     not_after, times_end = _time(signed, second)
     key = _element(signed, subject, _SEQUENCE)[1]
     _skip(signed, key, _P384_KEY)
-    extensions = key + _KEY_BYTES
-    extensions_end = _element(signed, extensions, _EXTENSIONS)[1]
+    key_end = key + _KEY_BYTES
+    extensions, extensions_end = _element(signed, key_end, _EXTENSIONS)
     if times_end != subject or not extensions_end == end == len(signed):
         raise UnfamiliarCertificate
     return CertificateFields(
@@ -151,7 +150,7 @@ def read(signed: bytes) -> CertificateFields:
         subject=signed[subject:key],
         not_before=not_before,
         not_after=not_after,
-        key=signed[key:extensions],
+        key=signed[key:key_end],
         extensions=_extensions(signed, extensions),
     )
 
@@ -182,7 +181,7 @@ def _time(signed: bytes, at: int) -> tuple[datetime, int]:
 
 def _extensions(signed: bytes, at: int) -> dict[bytes, tuple[bool, bytes]]:
     found: dict[bytes, tuple[bool, bytes]] = {}
-    at, end = _element(signed, _element(signed, at, _EXTENSIONS)[0], _SEQUENCE)
+    at, end = _element(signed, at, _SEQUENCE)
     if end != len(signed):
         raise UnfamiliarCertificate
     while at < end:
@@ -193,7 +192,7 @@ def _extensions(signed: bytes, at: int) -> dict[bytes, tuple[bool, bytes]]:
         value, value_end = _element(signed, value + critical * len(_CRITICAL), _OCTET_STRING)
         if value_end != at or oid in found:
             raise UnfamiliarCertificate
-        if oid not in (_KEY_USAGE, _BASIC_CONSTRAINTS) and (critical or oid not in _UNREAD):
+        if oid not in _READ and (critical or oid not in _UNREAD):
             raise UnfamiliarCertificate
         found[oid] = critical, signed[value:value_end]
     return found
