@@ -326,9 +326,12 @@ def _certificates(attestation: Attestation) -> list[x509.Certificate | None]:
     certificates: list[x509.Certificate | None] = []
     for der in (*attestation.cabundle, attestation.certificate):
         try:
-            certificates.append(x509.load_der_x509_certificate(der))
+            certificate = x509.load_der_x509_certificate(der)
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc  # the year 0
         except Exception:  # noqa: BLE001 - the library does not bound what it raises
             certificates.append(None)
+        else:
+            certificates.append(certificate)
     return certificates
 
 

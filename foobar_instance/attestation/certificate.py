@@ -6,6 +6,7 @@ signed from the signature, and only what its issuer has signed is then looked in
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -13,7 +14,6 @@ from typing import Final, NamedTuple
 _BIT_STRING: Final = 0x03
 _INTEGER: Final = 0x02
 _OCTET_STRING: Final = 0x04
-_UTF8_STRING: Final = 0x0C
 _SEQUENCE: Final = 0x30
 _SET: Final = 0x31
 _EXTENSIONS: Final = 0xA3  # RFC 5280 section 4.1: [3] EXPLICIT
@@ -26,8 +26,14 @@ _GENERALIZED_TIME: Final = bytes.fromhex("180f")
 # An uncompressed point on P-384 (RFC 5480 section 2).
 _P384_KEY: Final = bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004")
 _KEY_BYTES: Final = 120
-NO_NAME: Final = bytes.fromhex("3000")
-_COMMON_NAME: Final = bytes.fromhex("0603550403")
+# RFC 5280 section 4.1.2.2 allows 20; a zero before them is what half of the longest take in DER.
+_SERIAL_NUMBER_BYTES: Final = 21
+
+# Attributes of names (RFC 5280 section 4.1.2.4): all object identifiers are 2.5.4.x.
+_ATTRIBUTE: Final = bytes.fromhex("06035504")
+_COMMON_NAME: Final = 3
+_STRINGS: Final = (b"\x0c", b"\x13")  # UTF8String and PrintableString
+_TEXT: Final = re.compile(rb"[A-Za-z0-9 '()+,\-./:=?]+")  # X.680 section 41.4: PrintableString
 
 # Extensions (RFC 5280 section 4.2.1): all object identifiers are 2.5.29.x.
 _OID_BYTES: Final = 5
@@ -53,34 +59,18 @@ class UnfamiliarCertificate(Exception):  # noqa: N818 - it says nothing ill of t
 class CertificateFields(NamedTuple):
     """What path validation looks at in a certificate (RFC 5280 section 6.1.3).
 
-    Names and the key are in DER; `extensions` maps object identifiers in DER to whether they are
-    critical and their values. All methods raise `UnfamiliarCertificate`.
+    Names and the key are in DER; `common_name` is the text of the subject's only one; `extensions`
+    maps object identifiers in DER to whether they are critical and their values. All methods raise
+    `UnfamiliarCertificate`.
     """
 
     issuer: bytes
     subject: bytes
+    common_name: bytes
     not_before: datetime
     not_after: datetime
     key: bytes
     extensions: dict[bytes, tuple[bool, bytes]]
-
-    def common_name(self) -> bytes:
-        """The subject's only common name."""
-        names: list[bytes] = []
-        at, end = _element(self.subject, 0, _SEQUENCE)
-        while at < end:
-            begin, at = _element(self.subject, at, _SET)
-            begin, attribute_end = _element(self.subject, begin, _SEQUENCE)
-            if attribute_end != at:  # several attributes in one relative name
-                raise UnfamiliarCertificate
-            if self.subject.startswith(_COMMON_NAME, begin):
-                names.append(self.subject[begin + len(_COMMON_NAME) : at])
-        if len(names) != 1:
-            raise UnfamiliarCertificate
-        begin, end = _element(names[0], 0, _UTF8_STRING)
-        if end != len(names[0]):
-            raise UnfamiliarCertificate
-        return names[0][begin:]
 
     def path_length(self) -> int | None:
         """How many authorities may follow this one, by its certificate alone; None for any number.
@@ -133,8 +123,7 @@ def read(signed: bytes) -> CertificateFields:
     """The fields of what `cut` has found signed."""
     at, end = _element(signed, 0, _SEQUENCE)
     at = _skip(signed, at, _VERSION_3)
-    at = _element(signed, at, _INTEGER)[1]  # the serial number serves revocation only
-    issuer = _skip(signed, at, _ECDSA_SHA384)
+    issuer = _skip(signed, _serial_number(signed, at), _ECDSA_SHA384)
     times = _element(signed, issuer, _SEQUENCE)[1]
     first, subject = _element(signed, times, _SEQUENCE)
     not_before, second = _time(signed, first)
@@ -148,11 +137,44 @@ def read(signed: bytes) -> CertificateFields:
     return CertificateFields(
         issuer=signed[issuer:times],
         subject=signed[subject:key],
+        common_name=_common_name(signed, subject),
         not_before=not_before,
         not_after=not_after,
         key=signed[key:key_end],
         extensions=_extensions(signed, extensions),
     )
+
+
+def _serial_number(signed: bytes, at: int) -> int:
+    """Where the serial number ends, which is positive and serves revocation only."""
+    begin, end = _element(signed, at, _INTEGER)
+    if end - begin > _SERIAL_NUMBER_BYTES or not b"\0\x80" <= signed[begin:end] < b"\x80":
+        raise UnfamiliarCertificate
+    return end
+
+
+def _common_name(signed: bytes, at: int) -> bytes:
+    """The only common name in the name at `at`."""
+    names: list[bytes] = []
+    at, end = _element(signed, at, _SEQUENCE)
+    while at < end:
+        begin, at = _element(signed, at, _SET)
+        begin, attribute_end = _element(signed, begin, _SEQUENCE)
+        kind = _skip(signed, begin, _ATTRIBUTE)
+        tag = signed[kind + 1 : kind + 2]
+        if tag not in _STRINGS:
+            raise UnfamiliarCertificate
+        begin, text_end = _element(signed, kind + 1, tag[0])
+        # One attribute in each relative name.
+        if not text_end == attribute_end == at or not _TEXT.fullmatch(signed, begin, at):
+            raise UnfamiliarCertificate
+        if signed[kind] == _COMMON_NAME:
+            names.append(signed[begin:at])
+        elif signed[kind] >= 0x80:
+            raise UnfamiliarCertificate
+    if len(names) != 1:
+        raise UnfamiliarCertificate
+    return names[0]
 
 
 def _time(signed: bytes, at: int) -> tuple[datetime, int]:

@@ -225,6 +225,7 @@ def _reason(error: VerificationError) -> str:
 def _load(der: bytes, rule: Rule, which: str) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc  # the year 0, for one
     except Exception as error:  # InvalidVersion, for one, is no ValueError
         raise rule.broken(f"{which} does not parse") from error
     # Whole octets (RFC 3279 section 2.2.3): the count of unused bits, which nothing

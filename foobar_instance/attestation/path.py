@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Final
 
 from foobar_instance.attestation.certificate import (
-    NO_NAME,
     CertificateFields,
     UnfamiliarCertificate,
     cut,
@@ -83,12 +82,10 @@ class _Issuer:
     def trusted(cls, fields: CertificateFields, above: _Issuer | None = None) -> _Issuer:
         """The authority whose certificate `above` has signed, or the root."""
         length = fields.path_length()
-        if fields.subject == NO_NAME:
-            raise UnfamiliarCertificate
+        if (above is None) != (fields.subject == fields.issuer):
+            raise UnfamiliarCertificate  # path lengths count no authority of its issuer's name
         if above is None:
             return cls(_chain(fields), fields.subject, length)
-        if fields.subject == fields.issuer:  # path lengths do not count such a one
-            raise UnfamiliarCertificate
         return cls(_chain(fields, above.chain), fields.subject, _shorter(length, above.below))
 
     def authority(self, der: bytes) -> _Issuer:
@@ -99,7 +96,7 @@ class _Issuer:
         """The chain that ends with the certificate `der`, of a key that may sign documents."""
         fields = self._certified(der)
         fields.check_leaf()
-        if not fields.common_name().startswith(name):
+        if not fields.common_name.startswith(name):
             raise UnfamiliarCertificate
         return _chain(fields, self.chain)
 

@@ -28,6 +28,7 @@ from tests.foobar_instance.attestation.test_hostile_certificates import (
     bit_string_name,
     long_country,
     negative_serial_number,
+    year_0,
 )
 from tests.vectors import vector_path
 
@@ -124,7 +125,7 @@ def test_a_certificate_that_does_not_parse_is_described_as_such() -> None:
     assert "NOT VERIFIED under a root: rule certificate" in text
 
 
-@pytest.mark.parametrize("make", [bit_string_name, long_country, negative_serial_number])
+@pytest.mark.parametrize("make", [bit_string_name, long_country, negative_serial_number, year_0])
 def test_hostile_certificates_are_described_without_a_warning(
     make: Callable[[], bytes], tmp_path: Path
 ) -> None:

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from emulator.pki import NitroChain
 from tests.foobar_instance.attestation.forge import MODULE_ID
 
-SEQUENCE, SET, INTEGER, OCTETS, TEXT = 0x30, 0x31, 0x02, 0x04, 0x0C
+SEQUENCE, SET, INTEGER, OCTETS, TEXT, PRINTABLE = 0x30, 0x31, 0x02, 0x04, 0x0C, 0x13
 ECDSA_SHA384 = bytes.fromhex("300a06082a8648ce3d040303")
 ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
-COMMON_NAME, UNIT = bytes.fromhex("0603550403"), bytes.fromhex("060355040b")
+COMMON_NAME, UNIT, COUNTRY = (bytes.fromhex(f"06035504{x}") for x in ("03", "0b", "06"))
 USAGE, CONSTRAINTS, KEY_ID = (bytes.fromhex(f"0603551d{x}") for x in ("0f", "13", "0e"))
 CRITICAL = bytes.fromhex("0101ff")
 

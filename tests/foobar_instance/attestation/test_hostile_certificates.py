@@ -20,6 +20,7 @@ from foobar_instance.attestation import (
     AttestationError,
     MalformedAttestation,
     UntrustedCertificate,
+    Verifier,
     parse_attestation,
     verify_attestation,
 )
@@ -32,8 +33,10 @@ from tests.foobar_instance.attestation.forge import (
     _issue,
     chain,
     document,
+    kept,
     root,
 )
+from tests.foobar_instance.attestation.issued import line
 
 ROOT = Path(__file__).parents[3]
 COMMON_NAME = bytes.fromhex("0603550403")
@@ -67,6 +70,11 @@ def negative_serial_number() -> bytes:
     return document(certificate=leaf[:at] + b"\xff" + leaf[at + 1 :])
 
 
+def year_0(which: int = 3, name: str = "not_before") -> bytes:
+    """A document with a time that `datetime` cannot hold in one of its certificates."""
+    return document(line().but(which, **{name: b"\x18\x0f00000101000000Z"}).chain())
+
+
 @pytest.mark.parametrize("der", [b"", bytes(1025)])
 @pytest.mark.parametrize("name", ["certificate", "cabundle"])
 def test_the_size_of_certificates_is_judged_before_they_are_parsed(name: str, der: bytes) -> None:
@@ -90,6 +98,15 @@ def test_a_name_that_is_a_bit_string() -> None:
     with pytest.raises(MalformedAttestation, match="its subject does not parse") as caught:
         verify_attestation(bit_string_name(), root=root())
     assert caught.value.rule == "certificate"
+
+
+@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("name", ["not_before", "not_after"])
+def test_a_year_that_no_calendar_holds(which: int, name: str) -> None:
+    for verifier in (Verifier(root()), kept(root())):
+        with pytest.raises(MalformedAttestation, match="does not parse") as caught:
+            verifier.verify(year_0(which, name))
+        assert caught.value.rule == ("certificate" if which == 3 else "cabundle")
 
 
 @pytest.mark.parametrize("make", [long_country, negative_serial_number])
