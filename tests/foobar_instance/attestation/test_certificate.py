@@ -280,6 +280,12 @@ NAMELESS = {
     "bytes after it": element(
         SEQUENCE, element(SET, element(SEQUENCE, COMMON_NAME, element(TEXT, b"x"), b"\5\0"))
     ),
+    "text after it": element(
+        SEQUENCE, element(SET, element(SEQUENCE, COMMON_NAME, element(TEXT, b"x"), b"AB"))
+    ),
+    "text after its attribute": element(
+        SEQUENCE, element(SET, element(SEQUENCE, COMMON_NAME, element(TEXT, b"x")), b"AB")
+    ),
     "no set": element(SEQUENCE, element(SEQUENCE, element(SEQUENCE, COMMON_NAME, b"\x0c\0"))),
     "no sequence": element(SEQUENCE, element(SET, element(SET, COMMON_NAME, b"\x0c\0"))),
 }
