@@ -6,7 +6,6 @@ signed from the signature, and only what its issuer has signed is then looked in
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -29,11 +28,15 @@ _KEY_BYTES: Final = 120
 # RFC 5280 section 4.1.2.2 allows 20; a zero before them is what half of the longest take in DER.
 _SERIAL_NUMBER_BYTES: Final = 21
 
-# Attributes of names (RFC 5280 section 4.1.2.4): all object identifiers are 2.5.4.x.
-_ATTRIBUTE: Final = bytes.fromhex("06035504")
-_COMMON_NAME: Final = 3
-_STRINGS: Final = (b"\x0c", b"\x13")  # UTF8String and PrintableString
-_TEXT: Final = re.compile(rb"[A-Za-z0-9 '()+,\-./:=?]+")  # X.680 section 41.4: PrintableString
+# How a relative name of one attribute begins (RFC 5280 section 4.1.2.4), by the length of its text:
+# SET, SEQUENCE, and the object identifier 2.5.4.x up to x. The text is a UTF8String.
+_HEADS: Final = {
+    size: bytes((0x31, size + 9, 0x30, size + 7, 0x06, 0x03, 0x55, 0x04)) for size in range(119)
+}
+_HEAD_BYTES: Final = 11  # these 8, x, and the text's tag and length
+_COMMON_NAME: Final = 3  # x
+_UTF8_STRING: Final = b"\x0c"
+_COUNTRY: Final = bytes.fromhex("310b3009060355040613025553")  # C=US, the one text of another kind
 
 # Extensions (RFC 5280 section 4.2.1): all object identifiers are 2.5.29.x.
 _OID_BYTES: Final = 5
@@ -154,25 +157,23 @@ def _serial_number(signed: bytes, at: int) -> int:
 
 
 def _common_name(signed: bytes, at: int) -> bytes:
-    """The only common name in the name at `at`."""
+    """The only common name in the name at `at`, in which all is ASCII."""
     names: list[bytes] = []
     at, end = _element(signed, at, _SEQUENCE)
+    if not signed[at:end].isascii():
+        raise UnfamiliarCertificate
     while at < end:
-        begin, at = _element(signed, at, _SET)
-        begin, attribute_end = _element(signed, begin, _SEQUENCE)
-        kind = _skip(signed, begin, _ATTRIBUTE)
-        tag = signed[kind + 1 : kind + 2]
-        if tag not in _STRINGS:
+        if signed.startswith(_COUNTRY, at):
+            at += len(_COUNTRY)
+            continue
+        begin = at + _HEAD_BYTES
+        head = signed[at:begin]
+        if head[:8] != _HEADS.get(head[-1]) or head[9:10] != _UTF8_STRING:
             raise UnfamiliarCertificate
-        begin, text_end = _element(signed, kind + 1, tag[0])
-        # One attribute in each relative name.
-        if not text_end == attribute_end == at or not _TEXT.fullmatch(signed, begin, at):
-            raise UnfamiliarCertificate
-        if signed[kind] == _COMMON_NAME:
+        at = begin + head[-1]
+        if head[8] == _COMMON_NAME:
             names.append(signed[begin:at])
-        elif signed[kind] >= 0x80:
-            raise UnfamiliarCertificate
-    if len(names) != 1:
+    if at != end or len(names) != 1:
         raise UnfamiliarCertificate
     return names[0]
 

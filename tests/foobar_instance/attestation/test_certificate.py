@@ -99,6 +99,7 @@ def test_genuine_certificates() -> None:
         same_as_the_library_s(der)
 
 
+ASCII = "".join(map(chr, range(0x80)))
 FAMILIAR: dict[str, dict[str, object]] = {
     "the year 1999": {"not_before": b"\x17\x0d990101000000Z"},
     "the year 1950": {"not_before": b"\x17\x0d500101000000Z"},
@@ -108,8 +109,19 @@ FAMILIAR: dict[str, dict[str, object]] = {
     "the serial number 1": {"serial": element(INTEGER, b"\1")},
     "a serial number of 20 bytes": {"serial": element(INTEGER, b"\x7f" * 20)},
     "one that needs a zero before it": {"serial": element(INTEGER, b"\0" + b"\x80" * 20)},
-    "a country": {"subject": named((COUNTRY, "US"), (COMMON_NAME, "x"), tag=PRINTABLE)},
-    "all that may be in a name": {"subject": named((COMMON_NAME, "azAZ09 '()+,-./:=?"))},
+    "a country": {
+        "subject": element(
+            SEQUENCE, named((COUNTRY, "US"), tag=PRINTABLE)[2:], named((COMMON_NAME, "x"))[2:]
+        )
+    },
+    "a country at the end": {
+        "subject": element(
+            SEQUENCE, named((COMMON_NAME, "x"))[2:], named((COUNTRY, "US"), tag=PRINTABLE)[2:]
+        )
+    },
+    "a text of no bytes": {"subject": named((UNIT, ""), (COMMON_NAME, "x"))},
+    "a text of 118 bytes": {"subject": named((UNIT, "y" * 118), (COMMON_NAME, "x"))},
+    "all of ASCII": {"subject": named((UNIT, ASCII[:64]), (COMMON_NAME, ASCII[64:]))},
     "a name of 127 bytes": {"subject": named((UNIT, "x" * 52), (COMMON_NAME, "x" * 53))},
     "a name of 128 bytes": {"subject": named((UNIT, "x" * 53), (COMMON_NAME, "x" * 53))},
     "a name of 300 bytes": {"subject": named(*[(UNIT, "x" * 60)] * 4, (COMMON_NAME, "x"))},
@@ -259,10 +271,13 @@ NAMELESS = {
         named((COMMON_NAME, MODULE_ID))[2:],
     ),
     "text that is not UTF-8": named((COMMON_NAME, MODULE_ID)).replace(b"i-", b"\xff-"),
-    "text that is not printable": named((COMMON_NAME, f"{MODULE_ID}\0")),
-    "a line feed at its end": named((COMMON_NAME, f"{MODULE_ID}\n")),
-    "text that is not of AWS's": named((COMMON_NAME, f"{MODULE_ID}*")),
-    "empty text": named((UNIT, ""), (COMMON_NAME, MODULE_ID)),
+    "text that is not ASCII": named((COMMON_NAME, f"{MODULE_ID}é")),
+    "a text of 119 bytes": named((UNIT, "x" * 119), (COMMON_NAME, MODULE_ID)),
+    "another country": element(
+        SEQUENCE,
+        named((COUNTRY, "GB"), tag=PRINTABLE)[2:],
+        named((COMMON_NAME, MODULE_ID))[2:],
+    ),
     "an attribute of another standard": named(
         (bytes.fromhex("0603550503"), "x"), (COMMON_NAME, MODULE_ID)
     ),
@@ -286,6 +301,7 @@ NAMELESS = {
     "text after its attribute": element(
         SEQUENCE, element(SET, element(SEQUENCE, COMMON_NAME, element(TEXT, b"x")), b"AB")
     ),
+    "text that goes on after it": element(SEQUENCE, named((COMMON_NAME, MODULE_ID))[2:-1]),
     "no set": element(SEQUENCE, element(SEQUENCE, element(SEQUENCE, COMMON_NAME, b"\x0c\0"))),
     "no sequence": element(SEQUENCE, element(SET, element(SET, COMMON_NAME, b"\x0c\0"))),
 }
