@@ -193,7 +193,7 @@ def _time(signed: bytes, at: int) -> tuple[datetime, int]:
         digits = signed[begin:end]
         if digits < b"205":
             raise UnfamiliarCertificate
-    if not digits.isdigit():
+    if not digits.isdigit() or digits[8:10] == b"24":  # midnight, to later releases of Python
         raise UnfamiliarCertificate
     try:
         time = datetime.fromisoformat(f"{digits[:8].decode()}T{digits[8:].decode()}Z")

@@ -49,7 +49,7 @@ class FamiliarPaths:
             UnfamiliarCertificate: it has another form, so that no path from it is known here.
         """
         signed, _ = cut(root)
-        self._root = _Issuer.trusted(read(signed))
+        self._root = _Issuer.root(read(signed))
         self._authority = functools.lru_cache(_REMEMBERED)(_Issuer.authority)
 
     def chain(self, authorities: tuple[bytes, ...], leaf: bytes, name: bytes) -> TrustedChain:
@@ -70,27 +70,32 @@ class FamiliarPaths:
 class _Issuer:
     """An authority that the root leads to, known by identity.
 
-    `subject` is the DER of its name; `below` is how many authorities may follow it (RFC 5280
-    section 6.1.4, max_path_length), None for any number.
+    `names` are the subjects in DER from the root's to its own; `below` is how many authorities may
+    follow it (RFC 5280 section 6.1.4, max_path_length), None for any number.
     """
 
     chain: TrustedChain
-    subject: bytes
+    names: tuple[bytes, ...]
     below: int | None
 
     @classmethod
-    def trusted(cls, fields: CertificateFields, above: _Issuer | None = None) -> _Issuer:
-        """The authority whose certificate `above` has signed, or the root."""
-        length = fields.path_length()
-        if (above is None) != (fields.subject == fields.issuer):
-            raise UnfamiliarCertificate  # path lengths count no authority of its issuer's name
-        if above is None:
-            return cls(_chain(fields), fields.subject, length)
-        return cls(_chain(fields, above.chain), fields.subject, _shorter(length, above.below))
+    def root(cls, fields: CertificateFields) -> _Issuer:
+        """The authority that is trusted."""
+        if fields.subject != fields.issuer:
+            raise UnfamiliarCertificate
+        return cls(_chain(fields), (fields.subject,), fields.path_length())
 
     def authority(self, der: bytes) -> _Issuer:
         """The authority that this one has certified by the certificate `der`."""
-        return _Issuer.trusted(self._certified(der), above=self)
+        fields = self._certified(der)
+        if fields.subject in self.names:
+            # The library may find a shorter path, and counts no authority under its own name.
+            raise UnfamiliarCertificate
+        return _Issuer(
+            _chain(fields, self.chain),
+            (*self.names, fields.subject),
+            _shorter(fields.path_length(), self.below),
+        )
 
     def leaf(self, der: bytes, name: bytes) -> TrustedChain:
         """The chain that ends with the certificate `der`, of a key that may sign documents."""
@@ -105,7 +110,7 @@ class _Issuer:
         if not self.chain.key.verify_der(signed, signature):
             raise UnfamiliarCertificate
         fields = read(signed)
-        if fields.issuer != self.subject:
+        if fields.issuer != self.names[-1]:
             raise UnfamiliarCertificate
         return fields
 

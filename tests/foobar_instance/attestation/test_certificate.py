@@ -162,6 +162,7 @@ UNFAMILIAR: dict[str, dict[str, object]] = {
     "a time that is no number": {"not_before": b"\x17\x0d26010100000xZ"},
     "a time with a sign": {"not_before": b"\x17\x0d26010100000+Z"},
     "a month 13": {"not_before": b"\x17\x0d261301000000Z"},
+    "an hour 24": {"not_before": b"\x17\x0d261231240000Z"},
     "a leap second": {"not_before": b"\x17\x0d261231235960Z"},
     "a week": {"not_before": b"\x17\x0d26W011000000Z"},
     "neither kind of time": {"not_after": b"\x19\x0f20500101000000Z"},

@@ -9,6 +9,7 @@ from functools import cache
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -216,6 +217,23 @@ def test_path_lengths_that_do_not(given: Line) -> None:
     with pytest.raises(AttestationError, match="validation failed") as caught:
         by_the_library(given)
     assert caught.value.rule == "chain-path"
+
+
+@pytest.mark.parametrize("names", ["ABA", "ABAC", "AR", "ARC", "ABABA", "AABC", "RA"])
+@pytest.mark.parametrize("is_new", [False, True])
+def test_names_that_come_again(names: str, is_new: bool) -> None:
+    """Under the same keys, the library finds a shorter path than the bundle says."""
+    keys: dict[str, ec.EllipticCurvePrivateKey] = {}
+    given = [(name, p384() if is_new else keys.setdefault(name, p384())) for name in f"R{names}"]
+    leaf, key = good().written[-1], good().keys[-1]
+    written = (*(authority(name, key, None) for name, key in given), leaf)
+    whole = Line(written, (*(key for _, key in given), key))
+    with pytest.raises(UnfamiliarCertificate):
+        quick(whole.ders)
+    anchor, raw = x509.load_der_x509_certificate(whole.ders[0]), document(whole.chain())
+    ours, theirs = (verdict(verifier, raw) for verifier in (kept(anchor), Verifier(anchor)))
+    assert str(ours) == str(theirs)
+    assert isinstance(theirs, AttestationError) is not is_new
 
 
 def usage(which: str, *, critical: bool = True) -> tuple[bytes, ...]:
