@@ -8,15 +8,18 @@ otherwise always the same, and every other one is refused:
             RSAES-OAEP (SHA-256, MGF1 with SHA-256, no label), encrypted AES key },
         EncryptedContentInfo { data, AES-256-CBC with its IV, [0] encrypted content } } }
 
-Nothing protects the message's integrity, so whoever can tell one failure from another may learn
-the plaintext byte by byte. What depends on the private key therefore takes one way to its end: a
-key that does not decrypt is replaced by a random one, with which decryption goes on and fails.
+Nothing protects the message's integrity, so whoever can tell one failure from another, be it by a
+microsecond, may learn the plaintext byte by byte. A key that does not decrypt is therefore replaced
+by a random one, with which decryption goes on and fails. And whoever knows the content's size says
+it: then no padding but that size's is valid, and all of it is compared at once, in constant time.
+Only a guess at a whole block, padding and all, can tell anything.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import hmac
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +46,8 @@ _VERSION_2: Final = bytes.fromhex("020102")  # INTEGER
 _PADDING: Final = padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=None)
 _BLOCK_BYTES: Final = 16
 _CEK_BYTES: Final = 32
+# PKCS #7 (RFC 5652 section 6.3) after content of whole blocks: a block more.
+_WHOLE_PADDING: Final = bytes([_BLOCK_BYTES]) * _BLOCK_BYTES
 
 # Identifier octets (X.690 section 8.1.2): class, constructed or not, and tag number.
 _SEQUENCE: Final = 0x30
@@ -78,18 +83,24 @@ _OAEP: Final = frozenset(_oaep(one, other) for one in _SHA256 for other in _SHA2
 _AES_256_CBC: Final = bytes.fromhex("301d060960864801650304012a0410")
 
 
-def decrypt_enveloped_data(message: bytes, key: RSAPrivateKey) -> bytes:
+def decrypt_enveloped_data(message: bytes, key: RSAPrivateKey, *, size: int | None = None) -> bytes:
     """The content of a `CiphertextForRecipient`.
 
     Args:
         message: ContentInfo in BER, 1 to 6144 bytes, with nothing after it.
         key: the private key that belongs to the `public_key` of the attestation document.
+        size: of the content in bytes, a multiple of 16, where only that is taken. Without it, valid
+            padding takes another time than invalid one: not for messages of somebody who can
+            measure, and ask again.
 
     Raises:
         DecryptionError: it does not decrypt; one text for every cause, and no cause attached.
+        ValueError: `size` is no multiple of 16, so that its padding would be soon guessed.
     """
+    if size is not None and size % _BLOCK_BYTES:
+        raise ValueError("size is not a multiple of 16")
     envelope = _envelope(message)
-    content = None if envelope is None else _open(envelope, key)
+    content = None if envelope is None else _open(envelope, key, size)
     # Outside of any handler, so that the exception has no context that names the cause.
     if content is None:
         raise DecryptionError
@@ -113,15 +124,17 @@ class _Element(NamedTuple):
     encoded: bytes
 
 
-def _open(envelope: _Envelope, key: RSAPrivateKey) -> bytes | None:
+def _open(envelope: _Envelope, key: RSAPrivateKey, size: int | None) -> bytes | None:
     if envelope.recipient != _identifier(key):
+        return None
+    if size is not None and len(envelope.encrypted_content) != size + _BLOCK_BYTES:
         return None
     substitute = os.urandom(_CEK_BYTES)
     cek = _unwrap(envelope.encrypted_key, key)
     valid = len(cek) == _CEK_BYTES
     decryptor = Cipher(AES256(cek if valid else substitute), CBC(envelope.iv)).decryptor()
     padded = decryptor.update(envelope.encrypted_content) + decryptor.finalize()
-    content = _unpad(padded)
+    content = _unpad(padded) if size is None else _cut(padded, size)
     return content if valid else None
 
 
@@ -140,8 +153,13 @@ def _unwrap(encrypted_key: bytes, key: RSAPrivateKey) -> bytes:
         return b""
 
 
+def _cut(padded: bytes, size: int) -> bytes | None:
+    """The content of a known size, in whole blocks, if what follows is that size's padding."""
+    return padded[:size] if hmac.compare_digest(padded[size:], _WHOLE_PADDING) else None
+
+
 def _unpad(padded: bytes) -> bytes | None:
-    """The content without its PKCS #7 padding, which the library checks in constant time."""
+    """The content of any size without its PKCS #7 padding; how long this takes tells if it had."""
     unpadder = PKCS7(_BLOCK_BYTES * 8).unpadder()
     try:
         return unpadder.update(padded) + unpadder.finalize()

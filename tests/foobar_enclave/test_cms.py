@@ -32,10 +32,10 @@ def load_key(path: Path) -> rsa.RSAPrivateKey:
     return key
 
 
-def refuse(message: bytes, key: rsa.RSAPrivateKey) -> None:
+def refuse(message: bytes, key: rsa.RSAPrivateKey, *, size: int | None = None) -> None:
     """The one exception, with one text and nothing attached that tells why."""
     with pytest.raises(DecryptionError) as raised:
-        decrypt_enveloped_data(message, key)
+        decrypt_enveloped_data(message, key, size=size)
     assert str(raised.value) == TEXT
     assert raised.value.args == (TEXT,)
     assert raised.value.__cause__ is None
@@ -48,6 +48,10 @@ def test_genuine_answers_of_kms_open(name: str) -> None:
     message = vector_path(f"kms_cms/{name}.ber").read_bytes()
     plaintext = vector_path(f"kms_cms/{name}.plaintext.bin").read_bytes()
     assert decrypt_enveloped_data(message, key) == plaintext
+    if len(plaintext) == 32:
+        assert decrypt_enveloped_data(message, key, size=32) == plaintext
+    else:
+        refuse(message, key, size=32)
 
 
 @pytest.mark.parametrize("name", ["sdkc_indef_octets_nokey", "sdkc_primitive_ctx0_nokey"])
@@ -282,6 +286,54 @@ def test_bad_padding_is_refused(end: bytes, rsa_key: rsa.RSAPrivateKey) -> None:
     cek, iv = bytes(32), bytes(16)
     content = ber.aes_cbc(cek, iv, end.rjust(16, b"\0"))
     refuse(enveloped(SECRET, rsa_key, cek=cek, iv=iv, content=content), rsa_key)
+
+
+@pytest.mark.parametrize("size", [0, 16, 32, 4096])
+def test_content_of_the_asked_for_size_opens(size: int, rsa_key: rsa.RSAPrivateKey) -> None:
+    content = bytes(range(256)) * 16
+    message = enveloped(content[:size], rsa_key)
+    assert decrypt_enveloped_data(message, rsa_key, size=size) == content[:size]
+
+
+@pytest.mark.parametrize("size", [1, 15, 17, 31, 33])
+def test_a_size_whose_padding_could_be_guessed_is_a_defect(
+    size: int, rsa_key: rsa.RSAPrivateKey
+) -> None:
+    with pytest.raises(ValueError, match="size is not a multiple of 16"):
+        decrypt_enveloped_data(enveloped(bytes(size), rsa_key), rsa_key, size=size)
+
+
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 31, 33, 47, 48, 64, 4096])
+def test_content_of_another_size_is_refused(length: int, rsa_key: rsa.RSAPrivateKey) -> None:
+    refuse(enveloped(bytes(length), rsa_key), rsa_key, size=32)
+
+
+@pytest.mark.parametrize("position", range(16))
+def test_each_byte_of_a_known_sizes_padding_is_compared(
+    position: int, rsa_key: rsa.RSAPrivateKey
+) -> None:
+    padding = bytearray(b"\x10" * 16)
+    padding[position] ^= 1
+    made = parts(SECRET, rsa_key, cek=bytes(32), iv=bytes(16))
+    made.content = ber.aes_cbc(bytes(32), bytes(16), SECRET + bytes(padding))
+    refuse(made.message(), rsa_key, size=32)
+
+
+def test_weakness_8_how_far_a_padding_is_valid_makes_no_way_of_its_own(
+    rsa_key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tells valid from invalid padding, and so can be timed, is never asked."""
+    monkeypatch.setattr(cms, "_unpad", lambda _: pytest.fail("unpadded"))
+    iv = bytes(16)
+    assert decrypt_enveloped_data(enveloped(SECRET, rsa_key), rsa_key, size=32) == SECRET
+    for count in range(17):
+        padded = SECRET + (bytes([count]) * count).rjust(16, b"x")
+        content = ber.aes_cbc(CEK, iv, padded)
+        message = enveloped(SECRET, rsa_key, cek=CEK, iv=iv, content=content)
+        if count == 16:
+            assert decrypt_enveloped_data(message, rsa_key, size=32) == SECRET
+        else:
+            refuse(message, rsa_key, size=32)
 
 
 def test_content_of_no_whole_blocks_is_refused(rsa_key: rsa.RSAPrivateKey) -> None:

@@ -199,6 +199,16 @@ def test_weakness_8_both_layers_are_worked_through_whichever_fails(
     assert len(set(secrets)) > len(FAILURES) - 5, "the substitutes are random"
 
 
+def test_weakness_8_the_padding_of_a_secret_is_never_searched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the time of the uniform answer would tell valid padding from invalid one."""
+    monkeypatch.setattr("foobar_enclave.cms._unpad", lambda _: pytest.fail("unpadded"))
+    for line in FAILURES.values():
+        assert ask(make(), line) == UNIFORM
+    attested(ask(make(), encode_request(VALID)), "decrypt")
+
+
 def test_a_substitute_secret_never_counts_as_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foobar_shared.envelope.decrypt", lambda *_: b"aaa")
     assert ask(make(), FAILURES["bad RSA"]) == UNIFORM
