@@ -3,7 +3,7 @@
 In each turn of its loop, what has arrived is read, one line is answered, and connections whose time
 is up are closed. One line and not all that are there: those who ask again at once would get ahead
 of those who came meanwhile. Only requests that may wait for somebody else are answered in threads
-of their own.
+of their own, and of these only a few at a time, as each takes memory that an enclave has little of.
 """
 
 from __future__ import annotations
@@ -48,12 +48,17 @@ class ConnectionLoop:
         handle: Handler,
         *,
         may_wait: Callable[[bytes], bool],
+        places: threading.Semaphore,
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A loop without connections; for the arguments, see `EnclaveServer`."""
+        """A loop without connections; for the arguments, see `EnclaveServer`.
+
+        All loops share `places`, of which a request that may wait takes one.
+        """
         self._handle = handle
         self._may_wait = may_wait
+        self._places = places
         self._limits = limits
         self._clock = clock
         self._stopping = False
@@ -66,16 +71,20 @@ class ConnectionLoop:
         self._with_line: deque[Connection] = deque()
         self._answered: deque[tuple[Connection, _Action]] = deque()  # by threads, with what is next
         self._patience: float | None = None  # seconds until something is to be done by itself
+        # Each is counted by one thread, so that no connection is ever counted twice or not at all.
+        self._taken = 0  # by the thread that gives
+        self._ended = 0  # by the loop's own
 
     def __len__(self) -> int:
         """How many connections it has; for any thread."""
-        return len(self._given) + len(self._connections)
+        return self._taken - self._ended
 
     def give(self, connected: socket.socket) -> None:
-        """Hand a connection over; from any thread."""
+        """Hand a connection over; always from the same thread."""
         if self._stopping:
             connected.close()
             return
+        self._taken += 1
         self._given.append(connected)
         self._wake()
 
@@ -111,8 +120,7 @@ class ConnectionLoop:
             else:
                 self._guard(key.data, self._move)
         while self._given and not self._stopping:
-            self._guard(Connection(self._given[0]), self._begin)
-            self._given.popleft()  # only now, so that it is never not counted
+            self._guard(Connection(self._given.popleft()), self._begin)
         while self._answered:
             self._rejoin(*self._answered.popleft())
         # Before a request is answered, as what comes meanwhile has come in time.
@@ -175,14 +183,22 @@ class ConnectionLoop:
         if not self._may_wait(line):
             self._handle(line, partial(self._send, connection))
             return
-        thread = threading.Thread(target=self._answer_apart, args=(connection, line), daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the system has no thread left
+        if not self._start_apart(connection, line):
             self._send(connection, BUSY)
             return
         connection.is_apart = True
         self._selector.unregister(connection.socket)
+
+    def _start_apart(self, connection: Connection, line: bytes) -> bool:
+        if not self._places.acquire(blocking=False):
+            return False
+        thread = threading.Thread(target=self._answer_apart, args=(connection, line), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread left
+            self._places.release()
+            return False
+        return True
 
     def _answer_apart(self, connection: Connection, line: bytes) -> None:
         answers: list[bytes] = []
@@ -192,7 +208,9 @@ class ConnectionLoop:
             action = partial(self._send, answer=answers[0])
         except Exception as error:  # noqa: BLE001 - see `_guard`
             action = partial(self._close, outcome=_defect(error))
-        # Only now: a thread that still did something would not be this connection's only one.
+        # Only now, after the log line: a thread that still did something would not be this
+        # connection's only one. The place comes first, for who asks again once answered.
+        self._places.release()
         self._answered.append((connection, action))
         self._wake()
 
@@ -248,6 +266,7 @@ class ConnectionLoop:
         if connection not in self._connections:
             return
         self._connections.discard(connection)
+        self._ended += 1
         with contextlib.suppress(KeyError):  # it is registered while no thread has its request
             self._selector.unregister(connection.socket)
         connection.socket.close()

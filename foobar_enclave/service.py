@@ -80,7 +80,7 @@ class EnclaveService:
         return b"createKey" in line or b"\\" in line
 
     def handle(self, line: bytes, reply: Callable[[bytes], None]) -> None:
-        """Answer a request line, for any bytes whatever, and log that it was answered.
+        """Answer a request line, for any bytes whatever, and then log that it was answered.
 
         Args:
             line: with or without its line feed; the request's hash is over what comes before it.
@@ -100,7 +100,7 @@ class EnclaveService:
             response = ErrorResponse(str(error))
         except Exception as error:  # noqa: BLE001 - a defect must not end the enclave or speak
             outcome = f"defect:{type(error).__name__}"
-            response = ErrorResponse("the enclave failed at this request; its console says where")
+            response = ErrorResponse("the enclave failed at this request; its console has the kind")
         answer = encode_response(response) + b"\n"
         seconds = self._clock() - started
         try:

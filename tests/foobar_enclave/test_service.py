@@ -266,7 +266,7 @@ def test_a_defect_is_one_generic_line_and_logged_by_its_type(
 
     caplog.set_level(logging.DEBUG)
     answer = error(ask(make(Broken()), encode_request(GetAttestationRequest())))
-    assert answer == "the enclave failed at this request; its console says where"
+    assert answer == "the enclave failed at this request; its console has the kind"
     assert "defect:ZeroDivisionError" in caplog.text
     assert "canary" not in caplog.text
 
