@@ -9,6 +9,8 @@ from foobar_enclave.errors import (
     DebugModeError,
     EnclaveError,
     KmsAnswerError,
+    KmsError,
+    KmsRefusedError,
     KmsUnreachableError,
     NsmInvalidResponseError,
     UnattestedKeyError,
@@ -76,12 +78,21 @@ def _own_pcr0(nsm: NsmDevice) -> bytes:
 def _make(session: KmsSession, policy: str, description: str) -> KeyMetadata:
     try:
         return session.create_key(policy=policy, description=description)
-    except KmsUnreachableError as error:
-        if not error.sent:
+    except KmsError as error:
+        if not _may_have_acted(error):
             raise
         raise UnattestedKeyError(
             f'with the description "{description}", if any,', str(error)
         ) from None
+
+
+def _may_have_acted(error: KmsError) -> bool:
+    """Whether KMS may have done what it was asked, though its answer does not say so."""
+    if isinstance(error, KmsUnreachableError):
+        return error.sent
+    if isinstance(error, KmsRefusedError):
+        return error.failed
+    return isinstance(error, KmsAnswerError)
 
 
 def _checked_claims(

@@ -137,11 +137,13 @@ class KmsRefusedError(KmsError):
 
     Attributes:
         code: KMS's own error code, such as `AccessDeniedException`.
+        failed: whether KMS says that it failed (HTTP status 5xx), and may have acted all the same.
     """
 
-    def __init__(self, operation: str, code: str, message: str) -> None:
+    def __init__(self, operation: str, code: str, message: str, *, failed: bool = False) -> None:
         super().__init__(f"KMS refused {operation}: {code}: {message}")
         self.code = code
+        self.failed = failed
 
 
 class KmsAnswerError(KmsError):

@@ -67,6 +67,7 @@ class KmsSession(Protocol):
         Raises:
             KmsRefusedError: KMS's own error.
             KmsUnreachableError: no answer.
+            KmsAnswerError: an answer that is too long to be read.
         """
         ...
 
@@ -76,6 +77,7 @@ class KmsSession(Protocol):
         Raises:
             KmsRefusedError: KMS's own error, after further tries where it may pass.
             KmsUnreachableError: no answer.
+            KmsAnswerError: an answer that is too long to be read.
         """
         ...
 

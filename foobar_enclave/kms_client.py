@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 for _library in (boto3, botocore, urllib3):
     logging.getLogger(_library.__name__).setLevel(logging.CRITICAL)
 
+_SERVER_ERROR: Final = 500  # the first status of the class (RFC 9110 section 15.6)
+
 _CONFIG: Final = Config(  # type: ignore[call-arg]  # the stubs lack one option
     # CreateKey is not idempotent: a second one would make a second key.
     retries={"total_max_attempts": 1, "mode": "standard"},
@@ -88,7 +90,8 @@ def translated(operation: str, error: Exception, credentials: Credentials) -> Km
     answer = error.response.get("Error", {})
     code = one_line(answer.get("Code", "no error code"), secrets=secrets)
     message = one_line(answer.get("Message", "no message"), secrets=secrets)
-    return KmsRefusedError(operation, code, message)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return KmsRefusedError(operation, code, message, failed=status >= _SERVER_ERROR)
 
 
 def _isolated_session() -> botocore.session.Session:

@@ -59,6 +59,7 @@ class KmsTransport:
         Raises:
             KmsError: the request is for another URL than the endpoint's.
             KmsUnreachableError: no connection, no valid certificate, or no whole response.
+            KmsAnswerError: a response over a mebibyte.
         """
         operation = event_name.rpartition(".")[2]
         if request.url != self._url:
@@ -99,8 +100,7 @@ def _content(operation: str, response: urllib3.BaseHTTPResponse) -> bytes:
 
     Without that, whoever cuts the connection could make a part of a response pass for all of it.
     """
-    framed = {"content-length", "transfer-encoding"} & {name.lower() for name in response.headers}
-    if not framed:
+    if not _says_its_length(response.headers):
         raise KmsUnreachableError(operation, "the connection over the relay was cut", sent=True)
     content = b""
     for chunk in response.stream(65536, decode_content=False):
@@ -108,6 +108,18 @@ def _content(operation: str, response: urllib3.BaseHTTPResponse) -> bytes:
         if len(content) > _MAX_RESPONSE:
             raise KmsAnswerError(f"KMS's answer to {operation} is longer than it may be")
     return content
+
+
+def _says_its_length(headers: urllib3.HTTPHeaderDict) -> bool:
+    """Whether there is one plain form of framing (RFC 9112 section 6), which the reader knows.
+
+    By a length or an encoding that it does not know it would read until the connection ends.
+    """
+    lengths = headers.getlist("Content-Length")
+    encodings = headers.getlist("Transfer-Encoding")
+    if encodings:
+        return encodings == ["chunked"] and not lengths
+    return len(lengths) == 1 and lengths[0].isascii() and lengths[0].isdecimal()
 
 
 class _Cut:

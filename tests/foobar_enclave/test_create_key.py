@@ -14,6 +14,8 @@ from foobar_enclave.create_key import create_key
 from foobar_enclave.errors import (
     DebugModeError,
     EnclaveError,
+    KmsAnswerError,
+    KmsError,
     KmsRefusedError,
     KmsUnreachableError,
     NsmError,
@@ -151,6 +153,15 @@ def test_a_key_that_may_have_been_made_is_described(nsm: FakeNsm) -> None:
     cut = KmsUnreachableError("CreateKey", "the connection was cut", sent=True)
     with pytest.raises(UnattestedKeyError, match=f'description "Locked .* {PCR0.hex()}", if any'):
         run(nsm, FakeSession(metadata=cut))
+    failed = KmsRefusedError("CreateKey", "KMSInternalException", "try again", failed=True)
+    with pytest.raises(UnattestedKeyError, match=f"{PCR0.hex()}.*KMSInternalException: try again"):
+        run(nsm, FakeSession(metadata=failed))
+    endless = KmsAnswerError("KMS's answer to CreateKey is longer than it may be")
+    with pytest.raises(UnattestedKeyError, match=f"{PCR0.hex()}.*longer than it may be"):
+        run(nsm, FakeSession(metadata=endless))
+    other = KmsError("the SDK asks another URL")
+    with pytest.raises(KmsError, match=r"^the SDK asks another URL$"):
+        run(nsm, FakeSession(metadata=other))
     unsent = KmsUnreachableError("CreateKey", "refused", sent=False)
     with pytest.raises(KmsUnreachableError, match="no answer from KMS to CreateKey: refused"):
         run(nsm, FakeSession(metadata=unsent))

@@ -235,18 +235,26 @@ def test_a_relay_that_drips_is_cut_at_the_deadline(
     assert not raised.value.sent, "no further connection is opened"
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
-        b"HTTP/1.1 200 OK\r\nContent-Le",
-        b'HTTP/1.1 200 OK\r\n\r\n{"KeyMetadata":{}}',
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
-        b"no HTTP at all\r\n\r\n",
-    ],
-    ids=["nothing", "half-a-body", "half-a-head", "no-length", "half-of-the-chunks", "junk"],
-)
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+CUT_ANSWERS = {
+    "nothing": b"",
+    "half a body": HEAD + b"Content-Length: 100\r\n\r\n{",
+    "half a head": HEAD + b"Content-Le",
+    "no length": HEAD + b'\r\n{"KeyMetadata":{}}',
+    "half of the chunks": HEAD + CHUNKED + b"\r\n2\r\n{}\r\n",
+    "a length in words": HEAD + b"Content-Length: two\r\n\r\n{}",
+    "a length in other digits": HEAD + b"Content-Length: \xb2\r\n\r\n{}",
+    "a negative length": HEAD + b"Content-Length: -1\r\n\r\n{}",
+    "an empty length": HEAD + b"Content-Length: \r\n\r\n{}",
+    "two lengths": HEAD + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "another encoding": HEAD + b"Transfer-Encoding: identity\r\n\r\n{}",
+    "a length and chunks": HEAD + CHUNKED + b"Content-Length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "no HTTP": b"no HTTP at all\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", CUT_ANSWERS.values(), ids=CUT_ANSWERS)
 def test_a_stream_cut_in_the_answer_is_told_and_not_sent_again(
     answer: bytes, kms: FakeKms, authority: Authority
 ) -> None:
@@ -273,6 +281,7 @@ def test_create_key_is_sent_once_whatever_kms_says(
     with pytest.raises(KmsRefusedError) as raised:
         create(open_session(kms.connect, authority.ca_file))
     assert raised.value.code == code
+    assert raised.value.failed == (status >= 500)
     assert kms.operations == ["CreateKey"]
 
 
