@@ -108,6 +108,13 @@ class DecryptionError(EnclaveError):
         super().__init__("the message does not decrypt")
 
 
+class BusyError(EnclaveError):
+    """There is no room for one more; nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("the enclave is busy: try again later")
+
+
 class RegionError(EnclaveError):
     """A region that has no AWS KMS, as far as this enclave knows."""
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on connections; times in seconds.
+    """Bounds on connections and requests; times in seconds.
 
     Attributes:
         connections: served at the same time; one more gets an error line and is closed.
-        waiting: requests that wait for KMS at the same time; one more gets an error line. Each has
-            a session of the SDK, of some 10 MiB.
+        keys: asked for at the same time; one more request gets an error line. Each has a session
+            of the SDK, which takes some 10 MiB.
         idle: until a line must begin.
         line: from a line's first byte to its last.
         write: until an answer must be taken.
@@ -22,7 +22,7 @@ class Limits:
     """
 
     connections: int = 128
-    waiting: int = 4
+    keys: int = 4
     idle: float = 60.0
     line: float = 10.0
     write: float = 10.0

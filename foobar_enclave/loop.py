@@ -3,7 +3,7 @@
 In each turn of its loop, what has arrived is read, one line is answered, and connections whose time
 is up are closed. One line and not all that are there: those who ask again at once would get ahead
 of those who came meanwhile. Only requests that may wait for somebody else are answered in threads
-of their own, and of these only a few at a time, as each takes memory that an enclave has little of.
+of their own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from foobar_enclave.connection import Connection
+from foobar_enclave.errors import BusyError
 from foobar_enclave.limits import Limits
 from foobar_shared.errors import LineTooLongError
 from foobar_shared.messages import ErrorResponse, encode_response
@@ -37,7 +38,7 @@ def error_line(text: str) -> bytes:
     return encode_response(ErrorResponse(text)) + b"\n"
 
 
-BUSY: Final = error_line("the enclave is busy: try again later")
+BUSY: Final = error_line(str(BusyError()))
 
 
 class ConnectionLoop:
@@ -48,17 +49,12 @@ class ConnectionLoop:
         handle: Handler,
         *,
         may_wait: Callable[[bytes], bool],
-        places: threading.Semaphore,
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A loop without connections; for the arguments, see `EnclaveServer`.
-
-        All loops share `places`, of which a request that may wait takes one.
-        """
+        """A loop without connections; for the arguments, see `EnclaveServer`."""
         self._handle = handle
         self._may_wait = may_wait
-        self._places = places
         self._limits = limits
         self._clock = clock
         self._stopping = False
@@ -183,22 +179,14 @@ class ConnectionLoop:
         if not self._may_wait(line):
             self._handle(line, partial(self._send, connection))
             return
-        if not self._start_apart(connection, line):
-            self._send(connection, BUSY)
-            return
-        connection.is_apart = True
-        self._selector.unregister(connection.socket)
-
-    def _start_apart(self, connection: Connection, line: bytes) -> bool:
-        if not self._places.acquire(blocking=False):
-            return False
         thread = threading.Thread(target=self._answer_apart, args=(connection, line), daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the system has no thread left
-            self._places.release()
-            return False
-        return True
+            self._send(connection, BUSY)
+            return
+        connection.is_apart = True
+        self._selector.unregister(connection.socket)
 
     def _answer_apart(self, connection: Connection, line: bytes) -> None:
         answers: list[bytes] = []
@@ -209,8 +197,7 @@ class ConnectionLoop:
         except Exception as error:  # noqa: BLE001 - see `_guard`
             action = partial(self._close, outcome=_defect(error))
         # Only now, after the log line: a thread that still did something would not be this
-        # connection's only one. The place comes first, for who asks again once answered.
-        self._places.release()
+        # connection's only one.
         self._answered.append((connection, action))
         self._wake()
 

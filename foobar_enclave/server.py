@@ -40,8 +40,7 @@ class EnclaveServer:
             listener: a listening stream socket, which stays its owner's to close.
             handle: answers a request line; called from several threads.
             may_wait: whether `handle` may wait for somebody else with this line, so that it is
-                called in a thread of its own, as far as the limit goes. All other lines are
-                answered in turn.
+                called in a thread of its own. All other lines are answered in turn.
             limits: see `Limits`.
         """
         self._listener = listener
@@ -50,10 +49,8 @@ class EnclaveServer:
         self._failure: OSError | RuntimeError | None = None  # of a thread
         self._waker, self._wakened = socket.socketpair()
         self._waker.setblocking(False)
-        places = threading.Semaphore(limits.waiting)
         self._loops = [
-            ConnectionLoop(handle, may_wait=may_wait, places=places, limits=limits)
-            for _ in range(_LOOPS)
+            ConnectionLoop(handle, may_wait=may_wait, limits=limits) for _ in range(_LOOPS)
         ]
 
     def serve_forever(self) -> None:

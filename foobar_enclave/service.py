@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -15,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from foobar_enclave.cms import decrypt_enveloped_data
 from foobar_enclave.create_key import create_key
-from foobar_enclave.errors import DecryptionError, EnclaveError
+from foobar_enclave.errors import BusyError, DecryptionError, EnclaveError
 from foobar_enclave.kms import KmsConnector
+from foobar_enclave.limits import Limits
 from foobar_enclave.nsm import NsmDevice
 from foobar_shared import envelope
 from foobar_shared.claims import ResultClaims
@@ -53,6 +55,7 @@ class EnclaveService:
         nsm: NsmDevice,
         kms: KmsConnector,
         key: RSAPrivateKey,
+        limits: Limits = Limits(),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """A service.
@@ -61,6 +64,7 @@ class EnclaveService:
             nsm: attests every answer.
             kms: makes the sessions with KMS that createKey needs.
             key: RSA-2048, this enclave's own.
+            limits: see `Limits`.
             clock: seconds, for durations in the log.
         """
         self._nsm = nsm
@@ -69,6 +73,7 @@ class EnclaveService:
         self._public_key = key.public_key().public_bytes(
             Encoding.DER, PublicFormat.SubjectPublicKeyInfo
         )
+        self._keys = threading.Semaphore(limits.keys)
         self._clock = clock
 
     @staticmethod
@@ -113,7 +118,7 @@ class EnclaveService:
 
     def _attestation(self, request: Request, line: bytes) -> bytes:
         if isinstance(request, CreateKeyRequest):
-            return create_key(request, nsm=self._nsm, kms=self._kms)
+            return self._key_attestation(request)
         if isinstance(request, GetAttestationRequest):
             return self._nsm.attest(nonce=request.nonce, public_key=self._public_key)
         claims = ResultClaims(
@@ -121,6 +126,14 @@ class EnclaveService:
             count=self._plaintext(request).count(_COUNTED),
         )
         return self._nsm.attest(user_data=claims.encode(), nonce=request.challenge)
+
+    def _key_attestation(self, request: CreateKeyRequest) -> bytes:
+        if not self._keys.acquire(blocking=False):
+            raise BusyError
+        try:
+            return create_key(request, nsm=self._nsm, kms=self._kms)
+        finally:
+            self._keys.release()
 
     def _plaintext(self, request: DecryptRequest) -> bytes:
         """The message's plaintext.

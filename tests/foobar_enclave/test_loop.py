@@ -16,7 +16,7 @@ import pytest
 
 from foobar_enclave.connection import Connection
 from foobar_enclave.limits import Limits
-from foobar_enclave.loop import BUSY, ConnectionLoop
+from foobar_enclave.loop import ConnectionLoop
 from foobar_shared.framing import MAX_LINE
 
 LIMITS = Limits(idle=60, line=10, write=20, drain=1, stop=5)
@@ -30,12 +30,10 @@ class Driven:
     def __init__(self) -> None:
         self.now = 1000.0
         self.handled: list[bytes] = []
-        self.places = threading.Semaphore(2)
         self.answer: Callable[[bytes], bytes] = lambda line: line + b"!\n"
         self.loop = ConnectionLoop(
             self._handle,
             may_wait=lambda line: line.startswith(b"waits"),
-            places=self.places,
             limits=LIMITS,
             clock=lambda: self.now,
         )
@@ -375,66 +373,3 @@ def test_what_is_given_at_the_end_is_closed(driven: Driven) -> None:
         with theirs:
             assert is_closed(theirs)
     assert driven.handled == []
-
-
-def test_only_so_many_requests_wait_at_the_same_time(driven: Driven) -> None:
-    """Each takes memory; one more is told so and keeps its connection, and all others go on."""
-    answered = threading.Event()
-
-    def answer(line: bytes) -> bytes:
-        if line == b"waits":
-            answered.wait(5)
-        return line + b"!\n"
-
-    driven.answer = answer
-    with driven.connect() as one, driven.connect() as two, driven.connect() as three:
-        for peer in (one, two, three):
-            peer.sendall(b"waits\n")
-            driven.turn(2)
-        assert three.recv(4096) == BUSY
-        three.sendall(b"x\n")
-        driven.turn(2)
-        assert three.recv(4096) == b"x!\n"
-        answered.set()
-        for peer in (one, two):
-            read(driven, peer, b"waits!\n")
-        for _ in range(5):  # each place is given back
-            three.sendall(b"waits\n")
-            read(driven, three, b"waits!\n")
-    assert driven.handled.count(b"waits") == 7
-
-
-def test_places_come_back_from_threads_that_fail_or_do_not_start(
-    driven: Driven, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(_: bytes) -> NoReturn:
-        raise ZeroDivisionError
-
-    def none_left(_: threading.Thread) -> NoReturn:
-        raise RuntimeError("can't start new thread")
-
-    driven.answer = broken
-    for _ in range(3):
-        with driven.connect() as peer:
-            peer.sendall(b"waits\n")
-            read(driven, peer, b"")
-    with driven.connect() as peer, monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", none_left)
-        for _ in range(3):
-            peer.sendall(b"waits\n")
-            read(driven, peer, BUSY)
-    driven.answer = lambda line: line + b"!\n"
-    with driven.connect() as peer:
-        peer.sendall(b"waits\n")
-        read(driven, peer, b"waits!\n")
-
-
-def read(driven: Driven, peer: socket.socket, expected: bytes) -> None:
-    """Turn until the peer has got its answer, which is to be that one."""
-    peer.settimeout(0.01)
-    for _ in range(500):
-        driven.turn()
-        with contextlib.suppress(TimeoutError):
-            assert peer.recv(4096) == expected
-            return
-    pytest.fail("no answer")

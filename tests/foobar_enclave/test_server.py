@@ -171,27 +171,6 @@ def test_requests_that_wait_are_answered_at_the_same_time(start: Start) -> None:
         assert [peer.read() for peer in (one, two, three)] == [echo(b"x")] * 3
 
 
-def test_weakness_13_requests_that_wait_are_few_in_the_whole_server(start: Start) -> None:
-    """Whichever of its threads their connections have come to."""
-    begun, go_on = threading.Semaphore(0), threading.Event()
-
-    def handle(line: bytes, reply: Reply) -> None:
-        begun.release()
-        go_on.wait(WAIT)
-        reply(echo(line))
-
-    running = start(handle, limits=Limits(waiting=3, stop=1.0), may_wait=lambda _: True)
-    with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(running.connect()) for _ in range(4)]
-        for peer in peers[:3]:
-            peer.send(b"x\n")
-            assert begun.acquire(timeout=WAIT)
-        assert json.loads(peers[3].ask(b"x")) == {"error": "the enclave is busy: try again later"}
-        go_on.set()
-        assert [peer.read() for peer in peers[:3]] == [echo(b"x")] * 3
-        assert peers[3].ask(b"x") == echo(b"x")
-
-
 def test_a_request_that_waits_holds_up_nobody(start: Start) -> None:
     go_on = threading.Event()
 
@@ -229,9 +208,7 @@ def test_first_come_first_served() -> None:
         if len(answered) == 33:
             loop.stop()
 
-    loop = ConnectionLoop(
-        handle, may_wait=lambda _: False, places=threading.Semaphore(1), limits=QUICK
-    )
+    loop = ConnectionLoop(handle, may_wait=lambda _: False, limits=QUICK)
     with contextlib.ExitStack() as stack:
         for sent in (b"a\n" * 30, b"b\n", b"c\n" * 2):
             ours, theirs = socket.socketpair()
@@ -249,9 +226,7 @@ def test_nothing_more_is_read_while_a_line_waits_for_its_turn() -> None:
         sizes.extend(len(connection.lines) for connection in loop._connections)
         reply(echo(line))
 
-    loop = ConnectionLoop(
-        handle, may_wait=lambda _: False, places=threading.Semaphore(1), limits=QUICK
-    )
+    loop = ConnectionLoop(handle, may_wait=lambda _: False, limits=QUICK)
     ours, theirs = socket.socketpair()
     thread = threading.Thread(target=loop.run)
     with theirs:
@@ -344,7 +319,7 @@ def test_weakness_13_one_connection_too_many_is_told_and_closed(start: Start) ->
 
 def test_the_bounds_by_default() -> None:
     assert Limits().connections == 128
-    assert Limits().waiting == 4
+    assert Limits().keys == 4
     assert max(Limits().idle, Limits().line, Limits().write) <= 60
 
 

@@ -5,6 +5,8 @@ import dataclasses
 import hashlib
 import json
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import cbor2
 import pytest
@@ -12,7 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foobar_enclave.kms import KmsConnector
+from foobar_enclave.errors import KmsRefusedError
+from foobar_enclave.kms import KmsConnector, KmsSession
+from foobar_enclave.limits import Limits
 from foobar_enclave.service import EnclaveService
 from foobar_shared import envelope
 from foobar_shared.claims import parse_key_claims, parse_result_claims
@@ -20,6 +24,7 @@ from foobar_shared.framing import MAX_LINE
 from foobar_shared.messages import (
     AttestationResponse,
     CreateKeyRequest,
+    Credentials,
     DecryptRequest,
     ErrorResponse,
     GetAttestationRequest,
@@ -46,9 +51,14 @@ UNIFORM = b'{"error":"the message does not decrypt"}\n'
 KEY = rsa.generate_private_key(65537, 2048)
 
 
-def make(nsm: FakeNsm | None = None, kms: KmsConnector | None = None) -> EnclaveService:
+def make(
+    nsm: FakeNsm | None = None, kms: KmsConnector | None = None, limits: Limits = Limits()
+) -> EnclaveService:
     return EnclaveService(
-        nsm=(nsm or FakeNsm()).device, kms=kms or FakeConnector(FakeSession()), key=KEY
+        nsm=(nsm or FakeNsm()).device,
+        kms=kms or FakeConnector(FakeSession()),
+        key=KEY,
+        limits=limits,
     )
 
 
@@ -139,6 +149,38 @@ def test_a_debug_enclave_refuses_create_key_and_answers_the_others() -> None:
     service = make(FakeNsm(pcr0=bytes(48)))
     assert "debug mode" in error(ask(service, encode_request(REQUEST)))
     attested(ask(service, encode_request(GetAttestationRequest())), "getAttestation")
+
+
+def test_weakness_13_only_so_many_keys_are_asked_for_at_the_same_time() -> None:
+    """Each takes memory; one more is told so, and all other requests go on."""
+    asked, go_on = threading.Semaphore(0), threading.Event()
+
+    class Slow(FakeConnector):
+        def open(self, region: str, credentials: Credentials) -> KmsSession:
+            asked.release()
+            assert go_on.wait(5)
+            return super().open(region, credentials)
+
+    service = make(kms=Slow(FakeSession()), limits=Limits(keys=2))
+    line = encode_request(REQUEST)
+    with ThreadPoolExecutor() as threads:
+        first = [threads.submit(ask, service, line) for _ in range(2)]
+        assert all(asked.acquire(timeout=5) for _ in first)
+        assert error(ask(service, line)) == "the enclave is busy: try again later"
+        originals = b'{"createKey":null,"getAttestation":{},"decrypt":null}'
+        attested(ask(service, originals), "getAttestation")
+        go_on.set()
+        for answer in first:
+            attested(answer.result(), "createKey")
+    for _ in range(3):
+        attested(ask(service, line), "createKey")
+
+
+def test_a_key_that_fails_makes_room_for_the_next() -> None:
+    refusal = KmsRefusedError("CreateKey", "AccessDeniedException", "not authorized")
+    service = make(kms=FakeConnector(FakeSession(metadata=refusal)), limits=Limits(keys=1))
+    for _ in range(3):
+        assert "AccessDeniedException" in error(ask(service, encode_request(REQUEST)))
 
 
 def changed(**changes: bytes) -> bytes:
