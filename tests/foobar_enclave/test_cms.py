@@ -386,7 +386,10 @@ def test_weakness_8_key_and_padding_failures_take_the_same_way(
     bad_key = enveloped(SECRET, rsa_key, encrypted_key=b"\x01" * 256)
     made.encrypted_key = ber.oaep_encrypt(rsa_key, bytes(16))
     short_key = made.message()
-    bad_padding = enveloped(SECRET, rsa_key, content=bytes(48))
+    content = ber.aes_cbc(
+        CEK, bytes(16), bytes(48)
+    )  # a random key would make valid padding of some
+    bad_padding = enveloped(SECRET, rsa_key, cek=CEK, iv=bytes(16), content=content)
     for message in (bad_key, short_key, bad_padding):
         refuse(message, rsa_key)
     assert [len(padded) for padded in unpadded] == [48, 48, 48]
