@@ -45,12 +45,14 @@ class Pipe:
         "sink",
         "source",
         "waiting",
+        "was_reset",
     )
 
     def __init__(self, source: socket.socket, sink: socket.socket, pool: Pool) -> None:
         self.source = source
         self.sink = sink
         self.closed = False  # the source's end was passed on, or the sink takes no more
+        self.was_reset = False  # the sink's peer has cut its connection off
         self.moved = 0
         self.waiting = 0  # bytes that the sink has not taken yet
         self._pool = pool
@@ -70,8 +72,7 @@ class Pipe:
         """
         kernel = self._pool.pipe() if self._many else None
         try:
-            if kernel is not None:
-                self._splice(kernel)
+            if kernel is not None and self._splice(kernel):
                 return
             buffer = self._pool.buffer
             count = self.source.recv_into(buffer)
@@ -115,22 +116,29 @@ class Pipe:
         self._rest = _NOTHING
         self.waiting = 0
 
-    def _splice(self, kernel: KernelPipe) -> None:
+    def _splice(self, kernel: KernelPipe) -> bool:
+        """Move what can be spliced; whether that is anything.
+
+        If not, only reading tells why: before an urgent byte (tcp(7)), splice(2) takes nothing and
+        says that it is the end, or that there is nothing yet.
+        """
         try:
             count = os.splice(self.source.fileno(), kernel.writer, self._pool.size, flags=_AT_ONCE)
+        except BlockingIOError:
+            return False
         except OSError as error:
             if error.errno not in _CANNOT_SPLICE:
                 raise
-            self._can_splice = self._many = False  # nothing was taken: epoll reports it again
-            return
+            self._can_splice = self._many = False
+            return False
         if count == 0:
-            self._end()
-            return
+            return False
         self.moved += count
         self._many = count >= _FEW
         self._pool.keep_pipe()  # whatever happens now, no other direction gets these bytes
         self._kept, self.waiting = kernel, count
         self.write()
+        return True
 
     def _end(self) -> None:
         self.closed = True  # and all before it is written, for nothing is read until it is
@@ -142,10 +150,8 @@ class Pipe:
             return self.sink.send(data)
         except BlockingIOError:
             return 0
-        except BrokenPipeError:
-            # The sink's peer reads no more. What it wrote before may still be on its way, so only
-            # this direction is over.
-            self.closed = True
+        except (BrokenPipeError, ConnectionResetError) as error:
+            self._refused(error)
             return 0
 
     def _taken_from(self, kernel: KernelPipe, count: int) -> int:
@@ -153,14 +159,22 @@ class Pipe:
             return os.splice(kernel.reader, self.sink.fileno(), count, flags=_AT_ONCE)
         except BlockingIOError:
             return 0
-        except BrokenPipeError:  # as above
-            self.closed = True
+        except (BrokenPipeError, ConnectionResetError) as error:
+            self._refused(error)
             return 0
         except OSError as error:
             if error.errno not in _CANNOT_SPLICE:
                 raise
             self._keep_copy(kernel)
             return 0
+
+    def _refused(self, error: OSError) -> None:
+        """The sink's peer reads no more.
+
+        What it wrote before may still be on its way, so only this direction is over.
+        """
+        self.closed = True
+        self.was_reset = isinstance(error, ConnectionResetError)
 
     def _keep_copy(self, kernel: KernelPipe) -> None:
         """Take what waits out of a kernel pipe, for a sink that cannot be spliced to."""
@@ -222,11 +236,18 @@ class Connection:
         for half in self.halves:
             if half.out.is_from_tcp:
                 half.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # An urgent byte is a byte of the stream, too (RFC 6093 section 5).
+                half.socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
     @property
     def done(self) -> bool:
         """Whether both directions are over."""
         return self.up.closed and self.down.closed
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether a peer's reset, or bytes that are thrown away, make it less than it was to be."""
+        return any(pipe.was_reset or pipe.waiting for pipe in (self.up, self.down))
 
     def close(self, *, reset: bool = False) -> None:
         """Close both sockets; with `reset`, TCP peers are told that the stream was cut off."""

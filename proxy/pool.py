@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from typing import Final
@@ -38,8 +39,15 @@ class Pool:
         self._pipes: list[KernelPipe] = []
 
     def keep_buffer(self) -> None:
-        """Leave the shared buffer to a direction in which bytes wait."""
-        self.buffer = self._buffers.pop() if self._buffers else memoryview(bytearray(self.size))
+        """Leave the shared buffer to a direction in which bytes wait.
+
+        Raises:
+            OSError: there is no memory for another.
+        """
+        try:
+            self.buffer = self._buffers.pop() if self._buffers else memoryview(bytearray(self.size))
+        except MemoryError:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from None
 
     def give_back_buffer(self, buffer: memoryview) -> None:
         """Take a buffer back from which nothing waits any more."""

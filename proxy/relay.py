@@ -131,16 +131,14 @@ class Relay:
                 continue
             half.connection.active = now
             try:
-                changed = half.move(mask)
+                if half.move(mask):
+                    self._settle(half, mask)
             except OSError as error:
                 self._drop(half.connection, f"lost ({error.strerror})", logging.INFO, reset=True)
-                continue
-            if changed:
-                self._settle(half, mask)
         # Only now may descriptors be opened, which may get the numbers of those closed above.
         for fd in strangers:
             self._welcome(fd)
-        if strangers or self._patience < _TICK_SECONDS:
+        if strangers or self._accept_again or self._dialling:
             self._look_at_time()
         if now >= self._look_for_idle:
             self._look_for_idle = now + _TICK_SECONDS
@@ -206,9 +204,13 @@ class Relay:
         connection = Connection(*pair, self._pool)
         connection.active = self._clock()
         self._connections.add(connection)
-        for half in connection.halves:
-            self._halves[half.fd] = half
-            self._wait_for(half)
+        self._halves |= {half.fd: half for half in connection.halves}
+        try:
+            for half in connection.halves:
+                self._wait_for(half)
+        except OSError as error:  # no memory for it: what is open goes on
+            self._drop(connection, f"lost ({error.strerror})", logging.INFO, reset=True)
+            return
         _log.debug("connection open: %d", len(self._connections))
 
     def _settle(self, half: Half, mask: int) -> None:
@@ -258,7 +260,7 @@ class Relay:
         for half in connection.halves:
             self._forget(half)
             del self._halves[half.fd]
-        connection.close(reset=reset)
+        connection.close(reset=reset or connection.was_cut)
 
     def _close(self) -> None:
         self._listener.close()

@@ -134,6 +134,20 @@ def test_target_that_does_not_answer_is_given_up(
     assert "cannot reach" in caplog.text
 
 
+def test_target_is_given_up_in_time_also_where_nothing_else_happens(tmp_path: Path) -> None:
+    """For longer than a turn that waits for nothing lasts."""
+    place = UnixAddress(str(tmp_path / "front"))
+    with deaf_target() as deaf:
+        target = TcpAddress(*deaf.getsockname())
+        with (
+            Relay(listen(place), target, limits=RelayLimits(connect_seconds=1.2)),
+            connect(place, seconds=5) as client,
+        ):
+            began = time.monotonic()
+            assert is_over(client)
+            assert 1.1 <= time.monotonic() - began < 2.2
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_target_that_refuses_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, host: str

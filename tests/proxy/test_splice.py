@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import pytest
 
@@ -210,6 +210,33 @@ def test_end_of_stream_is_seen_while_splicing() -> None:
         assert reader.recv(1) == b""
 
 
+@pytest.mark.parametrize("front", ["unix", "tcp"])
+@pytest.mark.parametrize("ends", [False, True])
+def test_urgent_byte_neither_stops_nor_ends_the_stream(
+    start: Start, splices: Splices, front: str, ends: bool
+) -> None:
+    client, server = start(front, "tcp").pair()
+    before, after = noise(1, 4 * MIB), noise(2, MIB)
+
+    def rest() -> None:
+        server.send(b"!", socket.MSG_OOB)
+        server.sendall(after)
+        if ends:
+            server.shutdown(socket.SHUT_WR)
+
+    sender = send_all(server, before, then=rest)
+    client.settimeout(5)
+    expected = before + b"!" + after
+    got = bytearray()
+    while len(got) < len(expected) and (chunk := client.recv(65536)):
+        got += chunk
+    assert digest(bytes(got)) == digest(expected)
+    sender.join(5)
+    assert splices.taken > 0
+    if ends:
+        assert client.recv(1) == b""
+
+
 def test_reset_while_bytes_wait_closes_everything(start: Start) -> None:
     link = start("tcp", "unix")
     before = descriptors()
@@ -354,6 +381,24 @@ def test_without_descriptors_bytes_are_copied(
         writer.sendall(b"more")
         assert pump(pipe, reader, 4) == b"more"
     assert splices.taken == 0
+
+
+def test_want_of_memory_costs_a_connection_and_not_the_relay(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = start("unix", "unix")
+    other, behind = link.pair()
+    client, _ = link.pair()
+
+    def no_memory(_: int) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr("proxy.pool.bytearray", no_memory, raising=False)
+    with contextlib.suppress(ConnectionError):
+        send_until_full(client, bytes(24 * MIB))
+    assert eventually(lambda: len(link.relay._connections) == 1)
+    other.sendall(b"x")
+    assert behind.recv(1) == b"x"
 
 
 def test_pool_lends_to_one_at_a_time() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -110,6 +112,38 @@ def test_client_that_reads_no_more_may_go_on_writing(start: Start) -> None:
     client.sendall(b"second")
     client.shutdown(socket.SHUT_WR)
     assert receive_all(server) == b"second"
+
+
+def test_an_answer_is_not_lost_with_what_was_asked_after_it() -> None:
+    """A peer that answers and closes, and reads no more, resets what is still being sent to it."""
+    accepted, client = socket.socketpair()
+    with (
+        contextlib.closing(Pool()) as pool,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as dialled,
+        accepted,
+        client,
+    ):
+        server, _ = listener.accept()
+        client.sendall(b"question")
+        dialled.sendall(b"unread")
+        assert eventually(lambda: server.recv(6, socket.MSG_PEEK) == b"unread")
+        server.sendall(b"answer")
+        server.close()
+        watched = select.poll()
+        watched.register(dialled, 0)
+        assert watched.poll(5000), "the reset has come"
+        for one in (accepted, dialled):
+            one.setblocking(False)
+        connection = Connection(accepted, dialled, pool)
+        ours, theirs = connection.halves
+        ours.move(select.EPOLLIN)
+        for _ in range(2):
+            theirs.move(select.EPOLLIN | select.EPOLLHUP)
+        client.settimeout(5)
+        assert receive_all(client) == b"answer"
+        assert connection.done
+        assert connection.was_cut, "what was asked has not arrived"
 
 
 chunks = st.lists(st.binary(min_size=1, max_size=3000), max_size=12)
