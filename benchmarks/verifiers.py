@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from benchmarks.documents import document
 from benchmarks.rounds import Contestant, rate
 from foobar_instance.attestation import Verifier, es384
-from foobar_instance.attestation.document import parse_message
+from foobar_instance.attestation._document import parse_message
 from foobar_instance.attestation.es384 import CryptographyKey
 
 SECONDS: Final = 0.7

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from foobar_shared.aws_names import partition_of
+from foobar_shared.key_policy import partition_of
 
 SESSION_LIFETIME: Final = timedelta(hours=6)
 """What instance metadata hands out lives about six hours (EC2 user guide, IAM roles for EC2)."""

@@ -18,11 +18,17 @@ from foobar_enclave.errors import (
 from foobar_enclave.kms import KeyMetadata, KmsConnector, KmsSession, PublicKey
 from foobar_enclave.nsm import NsmDevice
 from foobar_enclave.text import one_line
-from foobar_shared.aws_names import check_region, partition_of
 from foobar_shared.claims import KeyClaims
 from foobar_shared.envelope import load_p256_public_key
 from foobar_shared.errors import EnvelopeError, SharedError
-from foobar_shared.key_policy import PCR_BYTES, key_policy, policy_sha256
+from foobar_shared.key_policy import (
+    PCR_BYTES,
+    check_region,
+    is_debug_mode,
+    key_policy,
+    partition_of,
+    policy_sha256,
+)
 from foobar_shared.messages import CreateKeyRequest
 
 _KEY_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -56,11 +62,6 @@ def create_key(request: CreateKeyRequest, *, nsm: NsmDevice, kms: KmsConnector) 
         raise UnattestedKeyError(_name(metadata), str(error)) from None
     except Exception as error:
         raise UnattestedKeyError(_name(metadata), f"a defect, {type(error).__name__}") from error
-
-
-def is_debug_mode(pcr0: bytes) -> bool:
-    """Whether the enclave runs in debug mode, in which Nitro zeroes the image's registers."""
-    return not any(pcr0)
 
 
 def _own_pcr0(nsm: NsmDevice) -> bytes:

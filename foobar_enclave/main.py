@@ -17,7 +17,6 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from foobar_enclave.create_key import is_debug_mode
 from foobar_enclave.entropy import feed_kernel_pool
 from foobar_enclave.errors import EnclaveError
 from foobar_enclave.kms import AMAZON_ROOTS, KmsConnector
@@ -27,6 +26,7 @@ from foobar_enclave.server import EnclaveServer
 from foobar_enclave.service import EnclaveService
 from foobar_shared import VERSION
 from foobar_shared.addresses import ANY_CID, ENCLAVE, RELAY, VsockAddress, connect, listen
+from foobar_shared.key_policy import is_debug_mode
 
 _CONNECT_SECONDS: Final = 10.0
 _logger = logging.getLogger("foobar_enclave")

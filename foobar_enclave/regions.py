@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from foobar_enclave.errors import RegionError
-from foobar_shared.aws_names import partition_of
+from foobar_shared.key_policy import partition_of
 
 
 def kms_endpoint(region: str, known_regions: Callable[[str], Collection[str]]) -> str:

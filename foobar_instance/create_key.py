@@ -19,7 +19,7 @@ from foobar_instance.errors import (
     RelayError,
 )
 from foobar_instance.files import check_writable, write_file
-from foobar_instance.kms import KmsService
+from foobar_instance.kms_client import KmsService
 from foobar_instance.metadata import InstanceIdentity, read_identity
 from foobar_instance.progress import Progress
 from foobar_instance.text import one_line
@@ -27,7 +27,7 @@ from foobar_instance.trust import Trust, key_claims
 from foobar_shared.addresses import Address, VsockAddress, listen
 from foobar_shared.claims import KeyClaims, parse_key_claims
 from foobar_shared.errors import MessageError
-from foobar_shared.key_policy import key_policy, policy_sha256
+from foobar_shared.key_policy import is_debug_mode, key_policy, policy_sha256
 from foobar_shared.messages import NONCE_BYTES, CreateKeyRequest
 from proxy.relay import Relay
 
@@ -136,7 +136,7 @@ def _check_answers_request(claims: KeyClaims, identity: InstanceIdentity, pcr0: 
         raise NotVerifiedError(
             "the attested key is not in the region and account that were asked for: do not use it"
         )
-    if not any(pcr0):
+    if is_debug_mode(pcr0):
         raise NotVerifiedError("the enclave made a key in debug mode: do not use it")
     policy = key_policy(
         region=identity.region, account_id=identity.account_id, role=identity.role, pcr0=pcr0

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from foobar_instance.enclave_client import EnclaveClient
 from foobar_instance.errors import KmsStaleAttestationError
-from foobar_instance.kms import KmsService
+from foobar_instance.kms_client import KmsService
 from foobar_instance.progress import Progress
 from foobar_instance.result import Result, attested_count, check_same_enclave
 from foobar_instance.trust import Trust, key_claims

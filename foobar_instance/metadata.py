@@ -13,8 +13,8 @@ from botocore.utils import IMDSFetcher, InstanceMetadataFetcher, InstanceMetadat
 
 from foobar_instance.errors import MetadataError
 from foobar_instance.text import one_line
-from foobar_shared.aws_names import check_account_id, check_region, partition_of
 from foobar_shared.errors import NameFormatError
+from foobar_shared.key_policy import check_account_id, check_region, partition_of
 from foobar_shared.messages import Credentials
 
 _SECONDS: Final = 2

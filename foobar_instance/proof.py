@@ -14,7 +14,7 @@ from foobar_instance.attestation import Attestation
 from foobar_instance.errors import NotVerifiedError
 from foobar_instance.result import Result, attested_count, check_same_enclave
 from foobar_instance.trust import Trust, key_claims
-from foobar_shared.encoding import base64_field, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
 from foobar_shared.envelope import Message
 from foobar_shared.errors import MessageError
 from foobar_shared.framing import MAX_LINE
@@ -64,10 +64,10 @@ def parse_proof(data: bytes) -> Proof:
     if len(data) > MAX_PROOF:
         raise NotVerifiedError(f"the proof is longer than {MAX_PROOF} bytes")
     try:
-        fields = parse_json_object(data)
-        if fields.get("type") != PROOF_TYPE:
+        fields = Fields("", parse_json_object(data))
+        if fields.text("type") != PROOF_TYPE:
             raise MessageError(f"type is not {PROOF_TYPE}")
-        proof = Proof(*(base64_field(fields, name) for name in ("key", "request", "result")))
+        proof = Proof(*(fields.data(name) for name in ("key", "request", "result")))
     except MessageError as error:
         raise NotVerifiedError(f"not a proof that decrypt --proof has written: {error}") from error
     # Nothing in the file is free to vary: what no check reads could still mislead a reader.

@@ -14,10 +14,10 @@ from foobar_instance.attestation import (
 )
 from foobar_instance.errors import NotVerifiedError
 from foobar_instance.logs import debug
-from foobar_shared.aws_names import check_account_id, check_region, partition_of
 from foobar_shared.claims import KeyClaims, parse_key_claims
 from foobar_shared.envelope import load_p256_public_key
 from foobar_shared.errors import EnvelopeError, MessageError, NameFormatError
+from foobar_shared.key_policy import check_account_id, check_region, partition_of
 
 MAX_AGE: Final = timedelta(minutes=5)
 """How old an answer may be that was asked for just now."""

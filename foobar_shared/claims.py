@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from foobar_shared.encoding import from_base64, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
 from foobar_shared.errors import MessageError
 
 CREATE_KEY: Final = "foobar/create-key/1"
 DECRYPT: Final = "foobar/decrypt/1"
 SHA256_BYTES: Final = 32
 
-_MAX_COUNT: Final = 2**32
+_MAX_COUNT: Final = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class KeyClaims:
     policy_sha256: bytes
 
     def encode(self) -> bytes:
-        """The claims as JSON; the original's three fields first."""
+        """Return the claims as JSON; the original's three fields first."""
         return to_json(
             {
                 "keyId": self.key_id,
@@ -51,14 +51,14 @@ class ResultClaims:
     count: int
 
     def encode(self) -> bytes:
-        """The claims as JSON; the original's two fields first."""
+        """Return the claims as JSON; the original's two fields first."""
         return to_json(
             {"request": to_base64(self.request_sha256), "count": self.count, "type": DECRYPT}
         )
 
 
 def parse_key_claims(user_data: bytes | None) -> KeyClaims:
-    """The claims in the `user_data` of a create-key attestation.
+    """Parse the `user_data` of a create-key attestation.
 
     The name of the region's field is read without regard to case: the original's structure has no
     JSON tag there.
@@ -66,60 +66,44 @@ def parse_key_claims(user_data: bytes | None) -> KeyClaims:
     Raises:
         MessageError: not such claims, of another type, or a field is missing or malformed.
     """
-    fields = _claims(user_data, CREATE_KEY)
+    values = _claims(user_data, CREATE_KEY)
+    fields = Fields("user_data", values)
     return KeyClaims(
-        key_id=_text(fields, "keyId"),
-        key_arn=_text(fields, "keyArn"),
-        public_key=_data(fields, "pubKey"),
-        region=_text(fields, _region_field(fields)),
-        policy_sha256=_data(fields, "policySha256", SHA256_BYTES),
+        key_id=fields.text("keyId"),
+        key_arn=fields.text("keyArn"),
+        public_key=fields.data("pubKey"),
+        region=fields.text(_region_field(values)),
+        policy_sha256=fields.data("policySha256", length=SHA256_BYTES),
     )
 
 
 def parse_result_claims(user_data: bytes | None) -> ResultClaims:
-    """The claims in the `user_data` of a decrypt attestation.
+    """Parse the `user_data` of a decrypt attestation.
 
     Raises:
         MessageError: not such claims, of another type, or a field is missing or malformed.
     """
-    fields = _claims(user_data, DECRYPT)
-    count = fields.get("count")
-    if type(count) is not int or not 0 <= count < _MAX_COUNT:
-        raise MessageError("user_data.count: not a count")
-    return ResultClaims(request_sha256=_data(fields, "request", SHA256_BYTES), count=count)
+    fields = Fields("user_data", _claims(user_data, DECRYPT))
+    return ResultClaims(
+        request_sha256=fields.data("request", length=SHA256_BYTES),
+        count=fields.integer("count", maximum=_MAX_COUNT),
+    )
 
 
 def _claims(user_data: bytes | None, purpose: str) -> dict[str, object]:
     if not user_data:
         raise MessageError(f"no user_data (expected claims of type {purpose})")
     try:
-        fields = parse_json_object(user_data)
+        values = parse_json_object(user_data)
     except MessageError as error:
         raise MessageError(f"user_data: {error}") from None
-    if fields.get("type") != purpose:
+    if values.get("type") != purpose:
         raise MessageError(f"user_data.type: not {purpose}")
-    return fields
+    return values
 
 
-def _region_field(fields: dict[str, object]) -> str:
-    names = [name for name in fields if name.lower() == "region"]
+def _region_field(values: dict[str, object]) -> str:
+    names = [name for name in values if name.lower() == "region"]
     if len(names) > 1:
         raise MessageError("user_data.Region: given twice")
     return names[0] if names else "Region"
-
-
-def _text(fields: dict[str, object], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
-        raise MessageError(f"user_data.{name}: missing or not printable text")
-    return value
-
-
-def _data(fields: dict[str, object], name: str, length: int | None = None) -> bytes:
-    try:
-        data = from_base64(_text(fields, name))
-    except MessageError:
-        raise MessageError(f"user_data.{name}: missing or not base64") from None
-    if length is not None and len(data) != length:
-        raise MessageError(f"user_data.{name}: not {length} bytes")
-    return data

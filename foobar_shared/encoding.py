@@ -1,4 +1,4 @@
-"""Strict base64 and strict JSON: one text for each value, bounded before it is parsed."""
+"""Strict base64 and JSON, and typed access to the fields of a JSON object."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from foobar_shared.errors import MessageError
 MAX_DEPTH: Final = 8
 """How deep arrays and objects may nest; the deepest message of the contract has 3 levels."""
 
+MAX_TEXT: Final = 8192
+"""Longest text field in characters; a session token has no published limit (seen: some 1,500)."""
+
 # A string (to its end, or to the end of the text where it has none) or a bracket. Possessive
 # quantifiers keep the scan linear whatever the input.
 _TOKEN: Final = re.compile(
@@ -22,12 +25,12 @@ _TOKEN: Final = re.compile(
 
 
 def to_base64(data: bytes) -> str:
-    """Standard base64 with padding (RFC 4648 section 4), as Go writes a `[]byte`."""
+    """Return standard base64 with padding (RFC 4648 section 4), as Go writes a `[]byte`."""
     return base64.b64encode(data).decode("ascii")
 
 
 def from_base64(text: str) -> bytes:
-    """The inverse of `to_base64`.
+    """Return the bytes whose `to_base64` is `text`.
 
     Raises:
         MessageError: `text` is not the one canonical encoding of some bytes.
@@ -41,28 +44,13 @@ def from_base64(text: str) -> bytes:
     return data
 
 
-def base64_field(fields: Mapping[str, object], name: str) -> bytes:
-    """The bytes whose base64 is the text in field `name` of a JSON object.
-
-    Raises:
-        MessageError: missing, not text, or not base64; names the field and not its content.
-    """
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise MessageError(f"{name} is missing or no text")
-    try:
-        return from_base64(value)
-    except MessageError as error:
-        raise MessageError(f"{name} is {error}") from None
-
-
 def to_json(value: object) -> bytes:
-    """Compact ASCII JSON without a line break."""
+    """Return compact ASCII JSON without a line break."""
     return _ENCODER.encode(value).encode()
 
 
 def parse_json_object(text: bytes) -> dict[str, object]:
-    """The JSON object (RFC 8259) in `text`, UTF-8, nested at most `MAX_DEPTH` deep.
+    """Parse `text` as one JSON object (RFC 8259) in UTF-8, at most `MAX_DEPTH` levels deep.
 
     Raises:
         MessageError: not UTF-8, not JSON, not an object, a key given twice, or nested too deep.
@@ -77,6 +65,81 @@ def parse_json_object(text: bytes) -> dict[str, object]:
     if not isinstance(value, dict):
         raise MessageError("not a JSON object")
     return value
+
+
+class Fields:
+    """Typed access to the fields of one JSON object.
+
+    Every method raises `MessageError`; its text names the field and never quotes its content. A
+    field that is null counts as absent, as Go writes a pointer that is not set.
+    """
+
+    def __init__(self, path: str, value: object) -> None:
+        """Wrap `value`, which errors call `path` (empty for a whole message)."""
+        self._prefix = f"{path}." if path else ""
+        if not isinstance(value, Mapping):
+            raise MessageError(f"{path}: not a JSON object")
+        self._values = value
+
+    def has(self, name: str) -> bool:
+        """Return whether the field is there and not null."""
+        return self._values.get(name) is not None
+
+    def is_empty(self, name: str) -> bool:
+        """Return whether the field is the empty text, as Go writes an empty `[]byte`."""
+        return self._values.get(name) == ""
+
+    def text(self, name: str, *, maximum: int = MAX_TEXT) -> str:
+        """Return a text of 1 to `maximum` printable ASCII characters."""
+        value = self._required(name)
+        if not isinstance(value, str):
+            raise self.error(name, "not text")
+        if not 0 < len(value) <= maximum or not value.isascii() or not value.isprintable():
+            raise self.error(name, f"not 1 to {maximum} printable characters")
+        return value
+
+    def data(self, name: str, *, length: int | None = None) -> bytes:
+        """Return the bytes whose base64 is in the field; `length` of them, where it is given."""
+        value = self._required(name)
+        if not isinstance(value, str):
+            raise self.error(name, "not base64 text")
+        try:
+            data = from_base64(value)
+        except MessageError as error:
+            raise self.error(name, str(error)) from None
+        if length is not None and len(data) != length:
+            raise self.error(name, f"not {length} bytes")
+        return data
+
+    def integer(self, name: str, *, minimum: int = 0, maximum: int) -> int:
+        """Return an integer from `minimum` to `maximum`."""
+        value = self._required(name)
+        if type(value) is not int or not minimum <= value <= maximum:
+            raise self.error(name, f"not an integer from {minimum} to {maximum}")
+        return value
+
+    def nested(self, name: str) -> Fields:
+        """Return the object in the field."""
+        return Fields(f"{self._prefix}{name}", self._required(name))
+
+    def objects(self, name: str, *, maximum: int) -> tuple[Fields, ...]:
+        """Return the 1 to `maximum` objects in the field's array."""
+        value = self._required(name)
+        if not isinstance(value, list) or not 0 < len(value) <= maximum:
+            raise self.error(name, f"not an array of 1 to {maximum} objects")
+        return tuple(
+            Fields(f"{self._prefix}{name}[{index}]", item) for index, item in enumerate(value)
+        )
+
+    def error(self, name: str, reason: str) -> MessageError:
+        """Return the error that says what is wrong with a field."""
+        return MessageError(f"{self._prefix}{name}: {reason}")
+
+    def _required(self, name: str) -> object:
+        value = self._values.get(name)
+        if value is None:
+            raise self.error(name, "missing")
+        return value
 
 
 def _check_depth(text: bytes) -> None:

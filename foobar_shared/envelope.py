@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
-from foobar_shared.encoding import base64_field, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
 from foobar_shared.errors import EnvelopeError, MessageError
 
 GCM_NONCE_BYTES: Final = 12  # NIST SP 800-38D section 8.2
@@ -130,8 +130,8 @@ def parse_message(text: str) -> Message:
     if len(text) > MAX_MESSAGE:
         raise EnvelopeError(f"the ciphertext message is longer than {MAX_MESSAGE} characters")
     try:
-        fields = parse_json_object(_from_base64url(text))
-        message = Message(*(base64_field(fields, name) for name in ("e", "n", "c")))
+        fields = Fields("", parse_json_object(_from_base64url(text)))
+        message = Message(*(fields.data(name) for name in ("e", "n", "c")))
     except MessageError as error:
         raise EnvelopeError(f"not a ciphertext message: {error}") from None
     if len(message.nonce) != GCM_NONCE_BYTES:

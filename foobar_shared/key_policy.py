@@ -1,25 +1,39 @@
-"""The key policy that locks a KMS key to one enclave image: its text, byte for byte."""
+"""The key policy that locks a KMS key to one enclave image, and the AWS names that it holds."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Final
 
-from foobar_shared.aws_names import check_account_id, check_role_name, partition_of
 from foobar_shared.encoding import to_json
+from foobar_shared.errors import NameFormatError
 
-PCR_BYTES: Final = 48  # SHA-384
+PCR_BYTES: Final = 48
+"""Length of a PCR: SHA-384."""
+
+# One label of letters, digits and hyphens in a fixed order: no dot, slash, at-sign or colon can
+# turn a region into part of another host name.
+_REGION: Final = re.compile(r"[a-z]{2}(?:-[a-z]{2,16}){1,3}-[0-9]{1,2}", re.ASCII)
+_ACCOUNT_ID: Final = re.compile(r"[0-9]{12}", re.ASCII)
+_ROLE_NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}", re.ASCII)  # IAM's CreateRole
+
+
+def is_debug_mode(pcr0: bytes) -> bool:
+    """Return whether `pcr0` is all zero, as Nitro reports it for an enclave in debug mode."""
+    return not any(pcr0)
 
 
 def key_policy(*, region: str, account_id: str, role: str, pcr0: bytes) -> str:
-    """The policy text of a key that only an enclave with `pcr0` can use.
+    """Return the policy text of a key that only an enclave with `pcr0` can use.
 
-    The instance role may read the public key, and derive a shared secret only with an attestation
-    document of that PCR0. The account may look at the key and delete it. Nobody may change the
-    policy, grant the key on, or use it in any other way: what no statement allows, KMS denies.
+    The instance role may read the public key, and may derive a shared secret only with an
+    attestation document of that PCR0. The account may look at the key and delete it. Nobody may
+    change the policy, create grants or use the key in any other way: KMS denies what no statement
+    allows.
 
-    The text is a pure function of the arguments, so that whoever knows them can compute the hash
-    that the enclave attests.
+    The text depends on the arguments alone, so that whoever knows them can compute the hash that
+    the enclave attests.
 
     Args:
         region: decides the partition of the ARNs.
@@ -31,7 +45,7 @@ def key_policy(*, region: str, account_id: str, role: str, pcr0: bytes) -> str:
         NameFormatError: region, account id or role is not of AWS's form.
         ValueError: `pcr0` is not 48 bytes, or is all zero.
     """
-    if len(pcr0) != PCR_BYTES or not any(pcr0):
+    if len(pcr0) != PCR_BYTES or is_debug_mode(pcr0):
         raise ValueError("PCR0 must be 48 bytes and not all zero")
     iam = f"arn:{partition_of(region)}:iam::{check_account_id(account_id)}"
     instance_role = {"AWS": f"{iam}:role/{check_role_name(role)}"}
@@ -65,5 +79,52 @@ def key_policy(*, region: str, account_id: str, role: str, pcr0: bytes) -> str:
 
 
 def policy_sha256(policy: str) -> bytes:
-    """SHA-256 (32 bytes) over the policy text as it is sent to KMS."""
+    """Return SHA-256 (32 bytes) over the policy text as it is sent to KMS."""
     return hashlib.sha256(policy.encode()).digest()
+
+
+def check_region(region: str) -> str:
+    """Return `region`.
+
+    Raises:
+        NameFormatError: not of the form of `us-east-1` or `us-gov-west-1`.
+    """
+    return _check(_REGION, region, "region", "us-east-1")
+
+
+def check_account_id(account_id: str) -> str:
+    """Return `account_id`.
+
+    Raises:
+        NameFormatError: not 12 decimal digits.
+    """
+    return _check(_ACCOUNT_ID, account_id, "account id", "123456789012")
+
+
+def check_role_name(role: str) -> str:
+    """Return `role`.
+
+    Raises:
+        NameFormatError: not 1 to 64 of the characters that IAM allows in a role's name.
+    """
+    return _check(_ROLE_NAME, role, "role name", "aws-nitro-enclave-foobar-iam-role")
+
+
+def partition_of(region: str) -> str:
+    """Return the partition of a region: `aws`, `aws-cn` or `aws-us-gov`.
+
+    Raises:
+        NameFormatError: see `check_region`.
+    """
+    check_region(region)
+    if region.startswith("cn-"):
+        return "aws-cn"
+    if region.startswith("us-gov-"):
+        return "aws-us-gov"
+    return "aws"
+
+
+def _check(form: re.Pattern[str], value: str, what: str, example: str) -> str:
+    if not form.fullmatch(value):
+        raise NameFormatError(f"not a valid AWS {what} (expected one like {example})")
+    return value

@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from foobar_shared.encoding import from_base64, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
 from foobar_shared.errors import MessageError
 
 NONCE_BYTES: Final = 32
@@ -14,8 +14,6 @@ NONCE_BYTES: Final = 32
 
 MAX_ENVELOPED_DATA: Final = 6144
 """Longest `CiphertextForRecipient` in bytes (AWS KMS API, DeriveSharedSecret)."""
-
-_MAX_TEXT: Final = 8192  # a session token has no published limit; seen up to about 1,500
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +113,16 @@ def parse_request(line: bytes) -> Request:
             "exactly one of createKey, getAttestation and decrypt must be set, "
             + (f"not {' and '.join(given)}" if given else "none is")
         )
-    fields = _Fields(given[0], message[given[0]])
+    fields = Fields(given[0], message[given[0]])
     if given[0] == "createKey":
         return _parse_create_key(fields)
     if given[0] == "getAttestation":
-        return GetAttestationRequest(nonce=fields.optional_nonce("nonce"))
+        return GetAttestationRequest(nonce=_nonce(fields, "nonce"))
     return DecryptRequest(
         shared_secret=fields.data("sharedSecret"),
         nonce=fields.data("nonce"),
         ciphertext=fields.data("ciphertext"),
-        challenge=fields.optional_nonce("challenge"),
+        challenge=_nonce(fields, "challenge"),
     )
 
 
@@ -155,7 +153,7 @@ def parse_response(line: bytes) -> Response:
             raise MessageError("error: not text")
         return ErrorResponse(error)
     name = next(name for name in _NAMES.values() if name == given[0])
-    return AttestationResponse(name, _Fields(name, message[name]).data("attestation"))
+    return AttestationResponse(name, Fields(name, message[name]).data("attestation"))
 
 
 def _request_fields(request: Request) -> dict[str, object]:
@@ -188,7 +186,7 @@ def _request_fields(request: Request) -> dict[str, object]:
     }
 
 
-def _parse_create_key(fields: _Fields) -> CreateKeyRequest:
+def _parse_create_key(fields: Fields) -> CreateKeyRequest:
     credentials = fields.nested("credentials")
     return CreateKeyRequest(
         region=fields.text("region"),
@@ -199,53 +197,12 @@ def _parse_create_key(fields: _Fields) -> CreateKeyRequest:
             secret_access_key=credentials.text("SecretAccessKey"),
             token=credentials.text("Token"),
         ),
-        nonce=fields.optional_nonce("nonce"),
+        nonce=_nonce(fields, "nonce"),
     )
 
 
-class _Fields:
-    """The fields of one JSON object, taken by type; errors name the field, never its content."""
-
-    def __init__(self, path: str, value: object) -> None:
-        if not isinstance(value, dict):
-            raise MessageError(f"{path}: not a JSON object")
-        self._path = path
-        self._values = value
-
-    def nested(self, name: str) -> _Fields:
-        """The object in field `name`."""
-        return _Fields(f"{self._path}.{name}", self._required(name))
-
-    def text(self, name: str) -> str:
-        """The printable ASCII text in field `name`."""
-        value = self._required(name)
-        if not isinstance(value, str):
-            raise MessageError(f"{self._path}.{name}: not text")
-        if not 0 < len(value) <= _MAX_TEXT or not value.isascii() or not value.isprintable():
-            raise MessageError(f"{self._path}.{name}: not 1 to {_MAX_TEXT} printable characters")
-        return value
-
-    def data(self, name: str) -> bytes:
-        """The bytes whose base64 is in field `name`."""
-        value = self._required(name)
-        if not isinstance(value, str):
-            raise MessageError(f"{self._path}.{name}: not base64 text")
-        try:
-            return from_base64(value)
-        except MessageError as error:
-            raise MessageError(f"{self._path}.{name}: {error}") from None
-
-    def optional_nonce(self, name: str) -> bytes | None:
-        """The 32 bytes in field `name`, or None where it is absent, null or empty."""
-        if self._values.get(name) in (None, ""):
-            return None
-        nonce = self.data(name)
-        if len(nonce) != NONCE_BYTES:
-            raise MessageError(f"{self._path}.{name}: not {NONCE_BYTES} bytes")
-        return nonce
-
-    def _required(self, name: str) -> object:
-        value = self._values.get(name)
-        if value is None:
-            raise MessageError(f"{self._path}.{name}: missing")
-        return value
+def _nonce(fields: Fields, name: str) -> bytes | None:
+    """Return the 32 bytes in a field, or None where it is absent, null or empty."""
+    if not fields.has(name) or fields.is_empty(name):
+        return None
+    return fields.data(name, length=NONCE_BYTES)

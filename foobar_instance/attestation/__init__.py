@@ -1,7 +1,7 @@
 """Verifies the attestation documents of AWS Nitro Enclaves; docs/verification.md explains how."""
 
+from foobar_instance.attestation._document import Attestation, parse_attestation
 from foobar_instance.attestation.anchors import Partition, packaged_root
-from foobar_instance.attestation.document import Attestation, parse_attestation
 from foobar_instance.attestation.errors import (
     AttestationError,
     DebugModeAttestation,

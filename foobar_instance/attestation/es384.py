@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
-from foobar_instance.attestation.rules import SIGNATURE_BYTES
+from foobar_instance.attestation._rules import SIGNATURE_BYTES
 
 if TYPE_CHECKING:
     from awscrt.crypto import EC

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from foobar_instance.attestation.document import Attestation
+from foobar_instance.attestation._document import Attestation
+from foobar_instance.attestation._rules import MAX_PCRS, MEASUREMENTS, PCR_BYTES
 from foobar_instance.attestation.errors import MeasurementsError
-from foobar_instance.attestation.rules import MAX_PCRS, MEASUREMENTS, PCR_BYTES
 
 _MAX_FILE: Final = 64 * 1024
 _HEX: Final = re.compile(rf"[0-9a-fA-F]{{{2 * PCR_BYTES}}}", re.ASCII)

@@ -8,11 +8,11 @@ from typing import Final
 
 from cryptography import x509
 
+from foobar_instance.attestation._chain import ChainVerifier, utc
+from foobar_instance.attestation._document import Attestation, parse_message
+from foobar_instance.attestation._rules import AGE, DEBUG, NONCE, SIGNATURE
 from foobar_instance.attestation.anchors import packaged_root
-from foobar_instance.attestation.chain import ChainVerifier, utc
-from foobar_instance.attestation.document import Attestation, parse_message
 from foobar_instance.attestation.measurements import Measurements
-from foobar_instance.attestation.rules import AGE, DEBUG, NONCE, SIGNATURE
 
 CLOCK_SKEW: Final = timedelta(minutes=1)
 """How far the verifier's clock may be behind Nitro's."""

@@ -114,10 +114,10 @@ def test_parsing_raises_nothing_else(text: str) -> None:
         ("e30\n", "base64url"),
         ("+/", "base64url"),
         ("e31", "canonical"),
-        ("e30", "e is missing"),
+        ("e30", "e: missing"),
         (as_text([]), "not a JSON object"),
-        (as_text(FIELDS | {"e": "AA"}), "e is not valid base64"),
-        (as_text(FIELDS | {"n": 1}), "n is missing"),
+        (as_text(FIELDS | {"e": "AA"}), "e: not valid base64"),
+        (as_text(FIELDS | {"n": 1}), "n: not base64 text"),
         (as_text(FIELDS | {"n": b64(bytes(11))}), "n is not 12 bytes"),
         (as_text(FIELDS | {"c": b64(bytes(15))}), "c has 15 bytes"),
         (

@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["foobar_instance.attestation"]):
         Verifier,
         parse_attestation,
     )
-    from foobar_instance.attestation.rules import MAX_CERTIFICATE, MAX_PAYLOAD
+    from foobar_instance.attestation._rules import MAX_CERTIFICATE, MAX_PAYLOAD
     from tests.foobar_instance.attestation.forge import chain, document, fields, root
     from tests.vectors import FOLDER
 

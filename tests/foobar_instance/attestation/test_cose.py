@@ -19,10 +19,11 @@ from pycose.keys.ec2 import EC2Key
 from pycose.messages.sign1message import Sign1Message
 
 from emulator.documents import ES384_PROTECTED, sign_document
-from foobar_instance.attestation import MalformedAttestation, cose
-from foobar_instance.attestation.cose import decode_cbor, decode_message
+from foobar_instance.attestation import MalformedAttestation
+from foobar_instance.attestation import _cose as cose
+from foobar_instance.attestation._cose import decode_cbor, decode_message
+from foobar_instance.attestation._rules import CBOR, MAX_PAYLOAD
 from foobar_instance.attestation.es384 import CryptographyKey
-from foobar_instance.attestation.rules import CBOR, MAX_PAYLOAD
 from tests.foobar_instance.attestation.forge import document
 from tests.vectors import Vector, vectors
 

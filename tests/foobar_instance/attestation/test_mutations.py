@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from emulator.documents import encode_payload, sign_document
 from foobar_instance.attestation import Attestation, AttestationError, Verifier, parse_attestation
-from foobar_instance.attestation.rules import ALL
+from foobar_instance.attestation._rules import ALL
 from tests.foobar_instance.attestation.forge import chain, document, fields, root
 from tests.vectors import vectors
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foobar_instance.attestation import verifier
-from foobar_instance.attestation.rules import ALL
+from foobar_instance.attestation._rules import ALL
 from tests.foobar_instance.attestation.forge import PCRS, document, root
 
 PAGE = (Path(__file__).parents[3] / "docs" / "verification.md").read_text()

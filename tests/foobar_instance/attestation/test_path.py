@@ -22,8 +22,8 @@ from foobar_instance.attestation import (
     verify_attestation,
 )
 from foobar_instance.attestation import path as path_module
+from foobar_instance.attestation._chain import ChainVerifier
 from foobar_instance.attestation.certificate import UnfamiliarCertificate, cut
-from foobar_instance.attestation.chain import ChainVerifier
 from foobar_instance.attestation.path import FamiliarPaths, TrustedChain
 from tests.foobar_instance.attestation import test_certificate
 from tests.foobar_instance.attestation.forge import MODULE_ID, NOW, chain, document, kept, pki, root

@@ -23,7 +23,7 @@ from foobar_instance.attestation import (
     Measurements,
     verify_attestation,
 )
-from foobar_instance.attestation import rules as r
+from foobar_instance.attestation import _rules as r
 from tests.foobar_instance.attestation.forge import (
     CAS,
     INSTANCE,

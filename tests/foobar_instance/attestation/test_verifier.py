@@ -23,9 +23,9 @@ from foobar_instance.attestation import (
     verify_attestation,
 )
 from foobar_instance.attestation import (
-    chain as chain_module,
+    _chain as chain_module,
 )
-from foobar_instance.attestation.chain import ChainVerifier
+from foobar_instance.attestation._chain import ChainVerifier
 from foobar_instance.attestation.es384 import CryptographyKey
 from foobar_instance.attestation.path import FamiliarPaths, TrustedChain
 from tests.foobar_instance.attestation.forge import (

@@ -10,7 +10,7 @@ from pathlib import Path
 from foobar_instance.attestation import parse_attestation
 from foobar_instance.enclave_client import EnclaveClient
 from foobar_instance.errors import KmsError
-from foobar_instance.kms import KmsService
+from foobar_instance.kms_client import KmsService
 from foobar_instance.trust import key_claims
 from foobar_shared.addresses import ENCLAVE
 from foobar_shared.envelope import parse_message

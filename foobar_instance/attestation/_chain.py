@@ -26,12 +26,8 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
-from foobar_instance.attestation.anchors import partition_of
-from foobar_instance.attestation.certificate import UnfamiliarCertificate
-from foobar_instance.attestation.document import Attestation
-from foobar_instance.attestation.es384 import CryptographyKey
-from foobar_instance.attestation.path import FamiliarPaths, TrustedChain
-from foobar_instance.attestation.rules import (
+from foobar_instance.attestation._document import Attestation
+from foobar_instance.attestation._rules import (
     CABUNDLE,
     CERTIFICATE,
     CHAIN_ORDER,
@@ -42,6 +38,10 @@ from foobar_instance.attestation.rules import (
     SIGNATURE_KEY,
     Rule,
 )
+from foobar_instance.attestation.anchors import partition_of
+from foobar_instance.attestation.certificate import UnfamiliarCertificate
+from foobar_instance.attestation.es384 import CryptographyKey
+from foobar_instance.attestation.path import FamiliarPaths, TrustedChain
 
 # What a hostile certificate makes `cryptography` warn of (lengths, serial numbers) is for no one's
 # stderr: the rules alone judge it. Only warnings that arise in this module are meant.

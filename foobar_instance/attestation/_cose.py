@@ -9,7 +9,7 @@ from typing import Final
 
 import cbor2
 
-from foobar_instance.attestation.rules import (
+from foobar_instance.attestation._rules import (
     CBOR,
     COSE_ALGORITHM,
     COSE_ARRAY,

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from foobar_instance.attestation.cose import SignedMessage, decode_cbor, decode_message, kind
-from foobar_instance.attestation.rules import (
+from foobar_instance.attestation._cose import SignedMessage, decode_cbor, decode_message, kind
+from foobar_instance.attestation._rules import (
     CABUNDLE,
     CERTIFICATE,
     DIGEST,

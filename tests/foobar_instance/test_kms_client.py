@@ -12,7 +12,7 @@ from botocore.stub import Stubber
 
 from foobar_enclave.limits import Limits
 from foobar_instance.errors import KmsError, KmsStaleAttestationError
-from foobar_instance.kms import KmsService
+from foobar_instance.kms_client import KmsService
 from foobar_shared.addresses import TcpAddress
 from foobar_shared.messages import MAX_ENVELOPED_DATA
 from tests.foobar_instance.documents import KEY_ARN, KEY_ID, PUBLIC_KEY, REGION
