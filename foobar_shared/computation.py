@@ -61,7 +61,7 @@ class Result:
 def compute(plaintexts: Sequence[bytes]) -> Result:
     """Return the result for one or more plaintexts.
 
-    Must depend on nothing else: neither time nor chance, nor an earlier request.
+    Must depend on nothing else: no clock, no randomness, no earlier request.
 
     Raises:
         ComputationError: a refusal. This computation has none.
