@@ -153,6 +153,13 @@ def test_a_roster_of_the_parent_s_own_needs_bids_signed_for_it() -> None:
     assert refusal([honest, bid(3, MAX_AMOUNT, pair)]) == UNSIGNED
 
 
+def test_no_two_rounds_have_the_same_digest() -> None:
+    # The same bytes one after another, were they not each preceded by their length.
+    one = Round("x", (b"a" * 32, b"b" * 32, b"c" * 32))
+    other = Round("x" + "a" * 32, (b"b" * 32, b"c" * 32))
+    assert one.digest() != other.digest()
+
+
 def test_a_signature_for_another_purpose_is_no_bid() -> None:
     # The same values under another name and version.
     signed = Bid.to_sign(ROUND, PUBLIC[2], 30)

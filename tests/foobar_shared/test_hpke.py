@@ -207,16 +207,24 @@ def test_one_error_for_every_cause(changes: dict[str, object]) -> None:
     assert str(refused.value) == "the message does not decrypt"
 
 
-@pytest.mark.parametrize(("enc", "opens"), [(GOOD.enc, True), (b"\x04" + bytes(64), False)])
-def test_a_point_off_the_curve_never_opens(enc: bytes, opens: bool) -> None:
-    # A parent who makes up the Diffie-Hellman value can make a ciphertext that fits any `enc`.
-    key, nonce = key_schedule(extract_and_expand(bytes(32), enc + POINT), INFO)
+@pytest.mark.parametrize(
+    ("enc", "dh", "opens"),
+    [
+        (GOOD.enc, bytes(32), True),
+        (b"\x04" + bytes(64), bytes(32), False),  # not on the curve
+        (GOOD.enc, bytes(31), False),
+        (GOOD.enc, bytes(33), False),
+    ],
+)
+def test_malformed_arguments_never_open(enc: bytes, dh: bytes, opens: bool) -> None:
+    # A parent who makes up the Diffie-Hellman value can make a ciphertext that fits it.
+    key, nonce = key_schedule(extract_and_expand(dh, enc + POINT), INFO)
     ciphertext = AESGCM(key).encrypt(nonce, bytes(32) + b"x", None)
     if opens:
-        assert open_message(enc, ciphertext, bytes(32), PUBLIC, ARN) == b"x"
+        assert open_message(enc, ciphertext, dh, PUBLIC, ARN) == b"x"
     else:
         with pytest.raises(EnvelopeError):
-            open_message(enc, ciphertext, bytes(32), PUBLIC, ARN)
+            open_message(enc, ciphertext, dh, PUBLIC, ARN)
 
 
 def test_truncated_at_every_length() -> None:
