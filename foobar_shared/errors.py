@@ -23,3 +23,7 @@ class NameFormatError(SharedError):
 
 class EnvelopeError(SharedError):
     """A ciphertext message that is malformed, too large, or does not decrypt."""
+
+
+class ComputationError(SharedError):
+    """A refusal to compute. Its text goes to the caller: it must not quote or hint at plaintext."""

@@ -1,0 +1,1 @@
+"""Other computations: each `computation.py` can take the place of foobar_shared/computation.py."""

@@ -1,0 +1,1 @@
+"""Counts words instead of letters: the smallest change."""
