@@ -1,4 +1,4 @@
-"""The relay as a program of its own."""
+"""The command line of the relay."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import math
 import re
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -27,7 +26,6 @@ from foobar_shared.errors import AddressError
 from proxy.relay import Relay, RelayLimits
 
 _U32_MAX: Final = 2**32 - 1
-_NO_VSOCK: Final = {errno.EAFNOSUPPORT, errno.ENODEV}
 _DEFAULTS: Final = RelayLimits()
 
 _log: Final = logging.getLogger("proxy")
@@ -57,78 +55,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: 2 after a usage error; 0 after --help and --version.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.allow_cid is not None and not isinstance(options.listen, VsockAddress):
-        parser.error("--allow-cid needs a vsock address to --listen at: others have no CID")
+    options = parse(arguments)
     logging.basicConfig(
         level=logging.WARNING if options.quiet else logging.DEBUG if options.verbose else "INFO",
         format="%(asctime)s %(levelname)s %(message)s",
     )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
     try:
         listener = listen(options.listen)
     except OSError as error:
-        print(f"error: {_cannot_listen(options.listen, error)}", file=sys.stderr)  # noqa: T201
+        print(f"error: {cannot_listen(options.listen, error)}", file=sys.stderr)  # noqa: T201
         return 1
-    _serve(listener, options)
-    return 0
-
-
-def _serve(listener: socket.socket, options: argparse.Namespace) -> None:
-    allowed = _allowed_cid(options)
-    relay = Relay(
-        listener,
-        options.to,
-        allowed_cid=allowed,
-        limits=RelayLimits(
-            connections=options.max_connections,
-            connect_seconds=options.connect_timeout,
-            idle_seconds=options.idle_timeout,
-        ),
-    )
+    limits = RelayLimits(options.max_connections, options.connect_timeout, options.idle_timeout)
+    relay = Relay(listener, options.to, allowed_cid=options.allow_cid, limits=limits)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: relay.stop())
-    place = _bound(options.listen, listener)
-    whom = "" if allowed is None else f", for CID {allowed} only"
+    place = options.listen
+    if isinstance(place, TcpAddress):  # port 0 lets the system choose one
+        place = TcpAddress(place.host, listener.getsockname()[1])
+    whom = "" if options.allow_cid is None else f", for CID {options.allow_cid} only"
     _log.info("relaying %s to %s%s", place, options.to, whom)
     relay.serve_forever()
     _log.info("stopped")
+    return 0
 
 
-def _allowed_cid(options: argparse.Namespace) -> int | None:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Returns:
+        The options; `allow_cid` is None unless the relay listens on vsock.
+
+    Raises:
+        SystemExit: 2 after a usage error; 0 after --help and --version.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if not isinstance(options.listen, VsockAddress):
-        return None
-    return ENCLAVE.cid if options.allow_cid is None else int(options.allow_cid)
+        if options.allow_cid is not None:
+            parser.error("--allow-cid needs a vsock address to --listen at: others have no CID")
+    elif options.allow_cid is None:
+        options.allow_cid = ENCLAVE.cid
+    return options
 
 
-def _bound(address: Address, listener: socket.socket) -> Address:
-    """The address with the port that the system chose, if it was asked to."""
-    if isinstance(address, TcpAddress):
-        return TcpAddress(address.host, listener.getsockname()[1])
-    return address
-
-
-def _cannot_listen(address: Address, error: OSError) -> str:
+def cannot_listen(address: Address, error: OSError) -> str:
+    """Say in one line why the relay can't listen at `address`, and what to do."""
     if error.errno in (errno.EACCES, errno.EPERM):
-        advice = (
-            "choose a folder that you may write to"
-            if isinstance(address, UnixAddress)
-            else "ports below 1024 need root, so run this with sudo"
-        )
+        advice = "ports below 1024 need root, so run this with sudo"
+        if isinstance(address, UnixAddress):
+            advice = "choose a directory that you may write to"
         return f"may not listen at {address}: {advice}"
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"can't listen at {address}: it is in use; stop what listens there, or choose another"
-        )
-    if isinstance(address, VsockAddress):
-        if error.errno in _NO_VSOCK:
-            return (
-                f"can't listen at {address}: this machine has no vsock; run this on the parent "
-                "instance of a Nitro enclave, or listen at unix:PATH"
-            )
-        if error.errno == errno.EADDRNOTAVAIL:
-            return f"can't listen at {address}: CID {address.cid} is not this machine's"
     reason = (error.strerror or str(error)).partition(" (while")[0]
+    if error.errno == errno.EADDRINUSE:
+        reason = "it is in use; stop what listens there, or choose another"
+    elif isinstance(address, VsockAddress) and error.errno in (errno.EAFNOSUPPORT, errno.ENODEV):
+        reason = (
+            "this machine has no vsock; run this on the parent instance of a Nitro enclave, "
+            "or listen at unix:PATH"
+        )
+    elif isinstance(address, VsockAddress) and error.errno == errno.EADDRNOTAVAIL:
+        reason = f"CID {address.cid} is not this machine's"
     return f"can't listen at {address}: {reason}"
 
 
@@ -143,33 +130,17 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--listen", type=_address, required=True, metavar="ADDRESS", help="where to listen")
     add("--to", type=_address, required=True, metavar="ADDRESS", help="where to relay to")
-    add(
-        "--allow-cid",
-        type=_cid,
-        metavar="CID",
-        help=f"on vsock, the only CID whose connections are taken (default: {ENCLAVE.cid})",
-    )
-    add(
-        "--max-connections",
-        type=_count,
-        default=_DEFAULTS.connections,
-        metavar="N",
-        help="how many at the same time; more are closed at once (default: %(default)s)",
-    )
-    add(
-        "--connect-timeout",
-        type=_seconds,
-        default=_DEFAULTS.connect_seconds,
-        metavar="S",
-        help="seconds until the target must have answered (default: %(default)g)",
-    )
-    add(
-        "--idle-timeout",
-        type=_seconds,
-        default=_DEFAULTS.idle_seconds,
-        metavar="S",
-        help="seconds without a byte until a connection is closed (default: %(default)g)",
-    )
+    text = f"on vsock, the only CID whose connections are taken (default: {ENCLAVE.cid})"
+    add("--allow-cid", type=_cid, metavar="CID", help=text)
+    text = "how many at the same time; more are closed at once (default: %(default)s)"
+    number = _DEFAULTS.connections
+    add("--max-connections", type=_count, default=number, metavar="N", help=text)
+    text = "seconds until the target must have answered (default: %(default)g)"
+    seconds = _DEFAULTS.connect_seconds
+    add("--connect-timeout", type=_seconds, default=seconds, metavar="S", help=text)
+    text = "seconds without a byte until a connection is closed (default: %(default)g)"
+    seconds = _DEFAULTS.idle_seconds
+    add("--idle-timeout", type=_seconds, default=seconds, metavar="S", help=text)
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="log each connection")
     loudness.add_argument("-q", "--quiet", action="store_true", help="log only what is refused")
@@ -179,9 +150,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _address(text: str) -> Address:
     try:
-        return parse_address(text)
+        address = parse_address(text)
     except AddressError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    # The resolver takes a bare number for an IPv4 address: 19 would be 0.0.0.19.
+    if isinstance(address, TcpAddress) and address.host.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"{text} has a bare number for its host; for vsock, write vsock:CID:PORT"
+        )
+    return address
 
 
 def _cid(text: str) -> int:

@@ -1,37 +1,40 @@
-"""The relay: bytes both ways between accepted connections and a target, looked at by nobody.
+"""The relay: passes bytes both ways between accepted connections and one target, unread.
 
-One thread waits for all sockets (epoll), moves bytes and dials. Only a target whose name must be
-resolved is dialled in short-lived threads, since that blocks.
+One thread runs an asyncio loop. Resolving a name blocks, so each look-up has its own thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
+import functools
 import logging
-import select
+import os
 import socket
+import struct
 import threading
-import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, TypeAlias
 
-from foobar_shared.addresses import Address
-from proxy.diallers import Diallers, Pair
-from proxy.pipes import Connection, Half
-from proxy.pool import Pool
+from foobar_shared.addresses import Address, TcpAddress, UnixAddress
 
 _log: Final = logging.getLogger(__name__)
 
-_TICK_SECONDS: Final = 1.0
+_BUFFER_BYTES: Final = 64 * 1024  # for each direction of a connection
 _ACCEPT_PAUSE_SECONDS: Final = 0.1
-_ACCEPTS: Final = 8  # in one turn, so that open connections get theirs
+_INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds (socket(7))
+
+_Candidate: TypeAlias = tuple[int, Any]  # family and socket address
 
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """What peers may take: connections at once, seconds to connect, seconds without a byte."""
+    """Bounds: connections at once, seconds to connect, seconds without a byte."""
 
     connections: int = 256
     connect_seconds: float = 10.0
@@ -48,38 +51,24 @@ class Relay:
         *,
         allowed_cid: int | None = None,
         limits: RelayLimits = RelayLimits(),
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A relay that is not serving yet.
+        """Create a relay that does not serve yet.
 
         Args:
-            listener: bound and listening; the relay closes it in the end.
-            target: where each connection is relayed to; its name is resolved anew each time.
-            allowed_cid: on an AF_VSOCK listener, the only CID whose connections are taken.
+            listener: bound and listening; the relay closes it when it ends.
+            target: where each connection goes; its name is resolved anew each time.
+            allowed_cid: on an AF_VSOCK listener, the only CID that may connect.
             limits: bounds on number and time.
-            clock: seconds, never going back; for the idle limit.
         """
         self._listener = listener
         self._target = target
         self._allowed_cid = allowed_cid
         self._limits = limits
-        self._clock = clock
-        self._epoll = select.epoll()
-        self._pool = Pool()
-        self._halves: dict[int, Half] = {}  # by descriptor
-        self._connections: set[Connection] = set()
-        self._wake_reader, self._wake_writer = _wake_pair()
-        self._own = (listener.fileno(), self._wake_reader.fileno())
-        self._dialling = Diallers(
-            target,
-            seconds=limits.connect_seconds,
-            epoll=self._epoll,
-            wake=lambda: _wake(self._wake_writer),
-        )
-        self._patience = _TICK_SECONDS  # until something is to be done without an event
-        self._accept_again = 0.0  # by time.monotonic(); 0 while the listener is registered
-        self._look_for_idle = 0.0  # by the clock
-        self._stopped = False
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._lookups: set[Future[list[_Candidate]]] = set()
+        self._last_failure: str | None = None
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -97,189 +86,213 @@ class Relay:
         if self._thread is not None:
             self._thread.join()
 
+    @property
+    def last_failure(self) -> str | None:
+        """Say which target could not be reached last and why; None if that never happened."""
+        return self._last_failure
+
     def stop(self) -> None:
-        """Make `serve_forever` end; from any thread or signal handler."""
-        self._stopped = True
-        self._dialling.interrupt()
-        _wake(self._wake_writer)
+        """Make `serve_forever` end; may be called from any thread or signal handler."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     def serve_forever(self) -> None:
-        """Relay until `stop`, then close everything, the listener too.
+        """Relay until `stop`, then close all sockets, including the listener.
 
-        That takes at most about half a second. A thread whose name resolution hangs then is left
-        behind; it holds no socket and ends with the resolver's answer.
+        A look-up that hangs is left behind in its thread; it holds no socket of the relay.
         """
         try:
-            self._listener.setblocking(False)
-            self._epoll.register(self._listener, select.EPOLLIN)
-            self._epoll.register(self._wake_reader, select.EPOLLIN)
-            while not self._stopped:
-                self._turn()
+            self._loop.run_until_complete(self._serve())
         finally:
-            self._close()
+            self._listener.close()
+            self._loop.close()
 
-    def _turn(self) -> None:
-        ready = self._epoll.poll(self._patience)
-        now = self._clock()
-        half_of = self._halves.get
-        strangers = []
-        for fd, mask in ready:
-            half = half_of(fd)
-            if half is None:
-                if fd in self._dialling or fd in self._own:
-                    strangers.append(fd)  # all others were closed in this turn
-                continue
-            half.connection.active = now
-            try:
-                if half.move(mask):
-                    self._settle(half, mask)
-            except OSError as error:
-                self._drop(half.connection, f"lost ({error.strerror})", logging.INFO, reset=True)
-        # Only now may descriptors be opened, which may get the numbers of those closed above.
-        for fd in strangers:
-            self._welcome(fd)
-        if strangers or self._accept_again or self._dialling:
-            self._look_at_time()
-        if now >= self._look_for_idle:
-            self._look_for_idle = now + _TICK_SECONDS
-            self._drop_idle(now)
+    async def _serve(self) -> None:
+        self._listener.setblocking(False)
+        self._start_accepting()
+        await self._stopping.wait()
+        self._loop.remove_reader(self._listener)
+        for connection in self._connections:
+            connection.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections)
 
-    def _look_at_time(self) -> None:
-        """Accept again, and give up dialling, when it is time; and learn when to look again."""
-        self._patience = _TICK_SECONDS
-        if self._accept_again:
-            if time.monotonic() >= self._accept_again:
-                self._accept_again = 0.0
-                self._epoll.register(self._listener, select.EPOLLIN)
-            else:
-                self._patience = _ACCEPT_PAUSE_SECONDS
-        self._dialling.expire()
-        left = self._dialling.seconds_left
-        if left is not None:
-            self._patience = min(self._patience, left)
+    def _start_accepting(self) -> None:
+        if not self._stopping.is_set():
+            self._loop.add_reader(self._listener, self._accept)
 
-    def _welcome(self, fd: int) -> None:
-        if fd == self._listener.fileno():
-            for _ in range(_ACCEPTS):
-                if not self._accept():
-                    break
-        elif fd == self._wake_reader.fileno():
-            with contextlib.suppress(BlockingIOError):
-                self._wake_reader.recv(4096)
-            for pair in self._dialling.finished():
-                self._join(pair)
-        elif fd in self._dialling:
-            self._join(self._dialling.finish(fd))
-
-    def _accept(self) -> bool:
-        """Take one connection; whether there may be another."""
+    def _accept(self) -> None:
         try:
             accepted, peer = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return False
-        except OSError as error:  # no descriptors, no memory: what is open goes on meanwhile
+            return
+        except OSError as error:  # no descriptors or no memory: open connections go on meanwhile
             _log.warning("cannot accept: %s", error.strerror)
-            self._accept_again = time.monotonic() + _ACCEPT_PAUSE_SECONDS
-            self._epoll.unregister(self._listener)
-            return False
+            self._loop.remove_reader(self._listener)
+            self._loop.call_later(_ACCEPT_PAUSE_SECONDS, self._start_accepting)
+            return
         if not self._is_allowed(peer):
             _log.warning("refused a connection from %s", peer)
             accepted.close()
-        elif len(self._connections) + len(self._dialling) >= self._limits.connections:
+        elif max(len(self._connections), len(self._lookups)) >= self._limits.connections:
             _log.warning("refused a connection: %d are open", self._limits.connections)
             accepted.close()
         else:
             accepted.setblocking(False)
-            self._join(self._dialling.begin(accepted))
-        return True
+            connection = self._loop.create_task(self._relay(accepted))
+            self._connections.add(connection)
+            connection.add_done_callback(functools.partial(self._forget, accepted))
+
+    def _forget(self, accepted: socket.socket, connection: asyncio.Task[None]) -> None:
+        self._connections.discard(connection)
+        accepted.close()  # only here, since a stop can cancel a task before it runs at all
 
     def _is_allowed(self, peer: object) -> bool:
         if self._allowed_cid is None or self._listener.family != socket.AF_VSOCK:
             return True
         return isinstance(peer, tuple) and peer[0] == self._allowed_cid
 
-    def _join(self, pair: Pair | None) -> None:
-        if pair is None:
-            return
-        connection = Connection(*pair, self._pool)
-        connection.active = self._clock()
-        self._connections.add(connection)
-        self._halves |= {half.fd: half for half in connection.halves}
+    async def _relay(self, accepted: socket.socket) -> None:
         try:
-            for half in connection.halves:
-                self._wait_for(half)
-        except OSError as error:  # no memory for it: what is open goes on
-            self._drop(connection, f"lost ({error.strerror})", logging.INFO, reset=True)
+            dialled = await self._dial()
+        except OSError as error:
+            self._last_failure = f"{self._target}: {_reason(error)}"
+            _log.warning("cannot reach %s", self._last_failure)
             return
-        _log.debug("connection open: %d", len(self._connections))
+        with dialled:
+            _log.debug("connection open: %d", len(self._connections))
+            await _carry(accepted, dialled, self._limits.idle_seconds)
 
-    def _settle(self, half: Half, mask: int) -> None:
-        """Wait for what is now to be waited for."""
-        connection = half.connection
-        if connection.done:
-            self._drop(connection, "ended")
-            return
-        for one in connection.halves:
-            self._wait_for(one)
-        if not mask & (select.EPOLLIN | select.EPOLLOUT) and not half.wanted():
-            self._forget(half)  # a hang-up is reported again and again until it can be acted on
+    async def _dial(self) -> socket.socket:
+        """Connect to the target: try its addresses in order, each for an equal share of the time.
 
-    def _wait_for(self, half: Half) -> None:
-        wanted = half.wanted()
-        if wanted == half.events:
-            return
-        if half.events is not None:
-            self._epoll.modify(half.fd, wanted)
-        elif wanted:
-            self._epoll.register(half.fd, wanted)
-        else:
-            return
-        half.events = wanted
+        Raises:
+            OSError: the last address's failure, or the look-up's.
+        """
+        deadline = self._loop.time() + self._limits.connect_seconds
+        async with asyncio.timeout_at(deadline):
+            candidates = await self._candidates()
+        failure: OSError = TimeoutError()
+        for tried, candidate in enumerate(candidates):
+            share = (deadline - self._loop.time()) / (len(candidates) - tried)
+            try:
+                async with asyncio.timeout(share):
+                    return await _connect(candidate)
+            except OSError as error:
+                failure = error
+        raise failure
 
-    def _forget(self, half: Half) -> None:
-        if half.events is not None:
-            self._epoll.unregister(half.fd)
-            half.events = None
-
-    def _drop_idle(self, now: float) -> None:
-        deadline = now - self._limits.idle_seconds
-        for connection in [one for one in self._connections if one.active < deadline]:
-            self._drop(connection, "idle", logging.INFO)
-
-    def _drop(
-        self, connection: Connection, why: str, level: int = logging.DEBUG, *, reset: bool = False
-    ) -> None:
-        _log.log(
-            level,
-            "connection %s: %d bytes up, %d down",
-            why,
-            connection.up.moved,
-            connection.down.moved,
-        )
-        self._connections.discard(connection)
-        for half in connection.halves:
-            self._forget(half)
-            del self._halves[half.fd]
-        connection.close(reset=reset or connection.was_cut)
-
-    def _close(self) -> None:
-        self._listener.close()
-        for connection in list(self._connections):
-            self._drop(connection, "stopped", logging.INFO)
-        self._dialling.close()
-        self._pool.close()
-        self._epoll.close()
-        self._wake_reader.close()
-        self._wake_writer.close()
+    async def _candidates(self) -> list[_Candidate]:
+        if isinstance(self._target, UnixAddress):
+            return [(socket.AF_UNIX, self._target.path)]
+        if not isinstance(self._target, TcpAddress):
+            return [(socket.AF_VSOCK, (self._target.cid, self._target.port))]
+        # The loop's own executor would make a stop wait for a look-up that hangs.
+        answer: Future[list[_Candidate]] = Future()
+        answer.set_running_or_notify_cancel()  # so that its thread can always set a result
+        self._lookups.add(answer)
+        answer.add_done_callback(self._lookups.discard)
+        thread = threading.Thread(target=_resolve, args=(self._target, answer), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread left
+            answer.set_exception(OSError(errno.EAGAIN, str(error)))
+        return await asyncio.wrap_future(answer)
 
 
-def _wake_pair() -> tuple[socket.socket, socket.socket]:
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    return reader, writer
+def _resolve(target: TcpAddress, answer: Future[list[_Candidate]]) -> None:
+    try:
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # an empty label, or one of more than 63 characters
+        answer.set_exception(socket.gaierror(socket.EAI_NONAME, "Not a host name"))
+    except OSError as error:
+        answer.set_exception(error)
+    else:
+        answer.set_result([(family, sockaddr) for family, _, _, _, sockaddr in found])
 
 
-def _wake(writer: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # full: it is awake anyway; closed: it has ended
-        writer.send(b"x")
+async def _connect(candidate: _Candidate) -> socket.socket:
+    family, sockaddr = candidate
+    dialled = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        await asyncio.get_running_loop().sock_connect(dialled, sockaddr)
+        dialled.getpeername()  # raises for a unix listener with a full queue
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled
+
+
+def _reason(error: OSError) -> str:
+    """Return the system's text for `error`; asyncio's own names addresses, or nothing."""
+    if isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno or errno.ETIMEDOUT)
+
+
+async def _carry(accepted: socket.socket, dialled: socket.socket, idle_seconds: float) -> None:
+    """Pass bytes both ways until both directions end, a peer resets, or nothing moves."""
+    internet = [end for end in (accepted, dialled) if end.family in _INTERNET]
+    for end in internet:
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # An urgent byte is a byte of the stream, too (RFC 6093 section 5).
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    loop = asyncio.get_running_loop()
+    up, down = _Direction(accepted, dialled), _Direction(dialled, accepted)
+    why, level, is_lost = "stopped", logging.INFO, False
+    idle = asyncio.timeout(idle_seconds)
+
+    def postpone() -> None:
+        if not idle.expired():
+            idle.reschedule(loop.time() + idle_seconds)
+
+    try:
+        async with idle, asyncio.TaskGroup() as group:
+            for direction in (up, down):
+                group.create_task(direction.carry(postpone))
+        why, level = "ended", logging.DEBUG
+    except* OSError as caught:
+        is_lost = not idle.expired()
+        why = f"lost ({getattr(caught.exceptions[0], 'strerror', '')})" if is_lost else "idle"
+    finally:
+        if is_lost or up.is_cut or down.is_cut:
+            for end in internet:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        _log.log(level, "connection %s: %d bytes up, %d down", why, up.moved, down.moved)
+
+
+class _Direction:
+    """One direction of a connection, and what became of its bytes."""
+
+    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
+        self.source = source
+        self.sink = sink
+        self.moved = 0
+        self.is_cut = False  # some bytes, or the end, can't reach the sink
+
+    async def carry(self, postpone: Callable[[], None]) -> None:
+        """Pass bytes on, then their end; read more only when the sink has taken all.
+
+        Args:
+            postpone: called whenever bytes moved.
+
+        Raises:
+            OSError: a peer reset its connection, or the network lost it.
+        """
+        loop = asyncio.get_running_loop()
+        buffer = memoryview(bytearray(_BUFFER_BYTES))
+        while count := await loop.sock_recv_into(self.source, buffer):
+            self.moved += count
+            postpone()
+            self.is_cut = True
+            try:
+                await loop.sock_sendall(self.sink, buffer[:count])
+            except (BrokenPipeError, ConnectionResetError) as error:
+                # The sink's peer reads no more, but what it wrote before must still be read.
+                self.is_cut = isinstance(error, ConnectionResetError)
+                return
+            self.is_cut = False
+            postpone()
+            await asyncio.sleep(0)  # other connections get their turn
+        with contextlib.suppress(OSError):
+            self.sink.shutdown(socket.SHUT_WR)

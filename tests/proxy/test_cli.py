@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import errno
+import resource
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from foobar_shared import VERSION
-from foobar_shared.addresses import Address, TcpAddress, UnixAddress, connect, listen, parse_address
+from foobar_shared.addresses import TcpAddress, UnixAddress, connect, listen, parse_address
 from proxy import cli
-from tests.proxy.peers import SECONDS
+from tests.proxy.peers import SECONDS, exchange
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "proxy")
@@ -66,6 +66,32 @@ def test_logs_the_port_that_it_got() -> None:
         connect(place, seconds=5).close()
 
 
+def test_without_descriptors_open_connections_go_on_and_new_ones_wait(tmp_path: Path) -> None:
+    front = UnixAddress(str(tmp_path / "front"))
+    with listen(TcpAddress("127.0.0.1", 0)) as target:
+        target.settimeout(SECONDS)
+        to = f"127.0.0.1:{target.getsockname()[1]}"
+        with (
+            running("--listen", str(front), "--to", to) as (program, _),
+            connect(front, seconds=SECONDS) as old,
+        ):
+            server, _ = target.accept()
+            server.settimeout(SECONDS)
+            exchange(old, server)
+            in_use = len(list(Path(f"/proc/{program.pid}/fd").iterdir()))
+            _, hard = resource.prlimit(program.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (in_use, hard))
+            with connect(front, seconds=SECONDS) as late, server:
+                assert program.stderr is not None
+                assert "WARNING cannot accept: Too many open files" in program.stderr.readline()
+                exchange(old, server)
+                resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (hard, hard))
+                accepted, _ = target.accept()
+                with accepted:
+                    accepted.settimeout(SECONDS)
+                    exchange(late, accepted)
+
+
 def test_port_in_use_is_one_line_and_1() -> None:
     with listen(TcpAddress("127.0.0.1", 0)) as other:
         place = f"127.0.0.1:{other.getsockname()[1]}"
@@ -82,29 +108,18 @@ def test_port_in_use_is_one_line_and_1() -> None:
     [
         ("vsock:3:1001", errno.EACCES, "with sudo"),
         ("127.0.0.1:80", errno.EPERM, "with sudo"),
-        ("unix:/run/x", errno.EACCES, "folder"),
+        ("unix:/run/x", errno.EACCES, "directory"),
         ("vsock:3:1001", errno.EADDRINUSE, "in use"),
         ("vsock:3:1001", errno.EAFNOSUPPORT, "no vsock"),
         ("vsock:3:1001", errno.ENODEV, "no vsock"),
         ("vsock:3:1001", errno.EADDRNOTAVAIL, "CID 3 is not this machine's"),
-        ("127.0.0.1:80", errno.EADDRNOTAVAIL, "127.0.0.1:80: it failed\n"),
+        ("127.0.0.1:80", errno.EADDRNOTAVAIL, "127.0.0.1:80: it failed"),
     ],
 )
-def test_what_keeps_it_from_listening_is_one_line_and_1(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    place: str,
-    code: int,
-    says: str,
-) -> None:
-    def refuse(_: Address) -> socket.socket:
-        raise OSError(code, "it failed (while attempting to bind)")
-
-    monkeypatch.setattr(cli, "listen", refuse)
-    assert cli.main(["--listen", place, "--to", "kms.us-east-1.amazonaws.com:443"]) == 1
-    text = capsys.readouterr().err
-    assert text.startswith("error: ")
-    assert text.count("\n") == 1
+def test_what_keeps_it_from_listening_is_said_with_advice(place: str, code: int, says: str) -> None:
+    error = OSError(code, "it failed (while attempting to bind)")
+    text = cli.cannot_listen(parse_address(place), error)
+    assert place in text
     assert says in text
 
 
@@ -143,6 +158,16 @@ def test_usage_error_is_one_line_and_2(
     assert text.count("\n") == 1
 
 
+def test_target_that_looks_like_a_vsock_address_is_told_of_vsock(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--listen", "vsock:3:1001", "--to", "19:8080"])
+    assert caught.value.code == 2
+    said = "19:8080 has a bare number for its host; for vsock, write vsock:CID:PORT"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "cid"),
     [
@@ -153,7 +178,7 @@ def test_usage_error_is_one_line_and_2(
     ],
 )
 def test_cid_that_is_allowed(arguments: tuple[str, ...], cid: int | None) -> None:
-    assert cli._allowed_cid(cli._parser().parse_args(arguments)) == cid
+    assert cli.parse(arguments).allow_cid == cid
 
 
 def test_help_and_version() -> None:

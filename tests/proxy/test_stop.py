@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
@@ -9,79 +8,78 @@ from pathlib import Path
 
 import pytest
 
-from foobar_shared.addresses import TcpAddress, UnixAddress, connect, listen
-from proxy.diallers import _Outcome
+from foobar_shared.addresses import TcpAddress, UnixAddress, listen
 from proxy.relay import Relay
-from tests.proxy.peers import Link, deaf_target, descriptors, eventually, is_over, send_until_full
+from tests.proxy.conftest import Link
+from tests.proxy.peers import (
+    deaf_target,
+    descriptors,
+    eventually,
+    exchange,
+    is_over,
+    receive_until_reset,
+    reset,
+    send_until_full,
+)
 
 Start = Callable[..., Link]
 
 
-def relay_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("relay")]
+def stop(link: Link) -> float:
+    """Stop the relay and return how many seconds that took."""
+    began = time.monotonic()
+    link.relay.__exit__(None, None, None)
+    return time.monotonic() - began
 
 
 def test_stopping_closes_open_connections_and_the_listener(start: Start) -> None:
-    link = start("unix", "tcp")
+    link = start()
     pairs = [link.pair() for _ in range(3)]
-    send_until_full(pairs[0][0], bytes(16 * 1024 * 1024))
-    link.relay.__exit__(None, None, None)
-    for client, server in pairs[1:]:
-        assert is_over(client)
-        assert is_over(server)
+    for pair in pairs:
+        exchange(*pair)
+    stop(link)
+    for pair in pairs:
+        assert all(is_over(end) for end in pair)
     with pytest.raises(ConnectionRefusedError):
         link.client()
-    assert relay_threads() == []
+    assert link.logged("connection stopped: 1 bytes up, 1 down")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_stopping_does_not_wait_for_a_target_that_does_not_answer(
-    tmp_path: Path, host: str
-) -> None:
-    place = UnixAddress(str(tmp_path / "front"))
-    before = descriptors()
+def test_stopping_resets_a_stream_that_is_not_whole(start: Start) -> None:
+    link = start()
+    client, server = link.pair()
+    send_until_full(client, bytes(16 * 1024 * 1024))
+    stop(link)
+    assert receive_until_reset(server)
+
+
+def test_stopping_does_not_wait_for_a_target_that_does_not_answer(start: Start) -> None:
     with deaf_target() as deaf:
-        inside = descriptors()
-        relay = Relay(listen(place), TcpAddress(host, deaf.getsockname()[1]))
-        with connect_through(relay, place) as client:
-            assert eventually(lambda: len(relay._dialling) == 1)
-            began = time.monotonic()
-            relay.__exit__(None, None, None)
-            assert time.monotonic() - began < 0.4
-            assert is_over(client)
-        assert relay_threads() == []
-        assert descriptors() == inside
-    assert descriptors() == before
+        link = start(target=TcpAddress(*deaf.getsockname()))
+        client = link.client()
+        assert stop(link) < 5
+        assert is_over(client)
 
 
-def test_stopping_does_not_wait_for_a_name_that_does_not_resolve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_stopping_does_not_wait_for_a_look_up(
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = UnixAddress(str(tmp_path / "front"))
-    answer, asked = threading.Event(), threading.Event()
+    asked, done = threading.Event(), threading.Event()
 
     def resolve(*_: object, **__: object) -> list[object]:
         asked.set()
-        answer.wait(10)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 9))]
+        done.wait(10)
+        return []
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    before = descriptors()
-    relay = Relay(listen(place), TcpAddress("slow.example", 443))
-    with connect_through(relay, place) as client:
-        assert asked.wait(5)
-        began = time.monotonic()
-        relay.__exit__(None, None, None)
-        assert time.monotonic() - began < 1
-        assert is_over(client)
-    answer.set()
-    assert eventually(lambda: relay_threads() == [])
-    assert descriptors() == before
-
-
-def connect_through(relay: Relay, place: UnixAddress) -> socket.socket:
-    relay.__enter__()
-    return connect(place, seconds=5)
+    threads = threading.active_count()
+    link = start(target=TcpAddress("slow.example", 443))
+    client = link.client()
+    assert asked.wait(5)
+    assert stop(link) < 5
+    assert is_over(client)
+    done.set()
+    assert eventually(lambda: threading.active_count() == threads)
 
 
 def test_stop_before_serving_and_twice(tmp_path: Path) -> None:
@@ -93,67 +91,19 @@ def test_stop_before_serving_and_twice(tmp_path: Path) -> None:
     assert descriptors() == before
 
 
-def test_target_that_answers_during_the_stop_is_closed(tmp_path: Path) -> None:
-    relay = Relay(listen(UnixAddress(str(tmp_path / "front"))), TcpAddress("127.0.0.1", 9))
-    accepted, dialled = socket.socketpair()
-    relay._dialling._outcomes.put(_Outcome(accepted, dialled))
-    relay.stop()
-    relay.serve_forever()
-    assert accepted.fileno() == dialled.fileno() == -1
-
-
-def test_200_connections_leave_no_descriptor(start: Start) -> None:
-    link = start("unix", "tcp")
+def test_connections_leave_no_descriptor_and_no_thread(start: Start) -> None:
+    link = start("tcp", "tcp")
+    exchange(*link.pair())
     before = descriptors()
-    for number in range(200):
+    threads = threading.active_count()
+    for number in range(60):
         client, server = link.pair()
-        client.sendall(b"x")
-        assert server.recv(1) == b"x"
+        exchange(client, server)
         first, second = (client, server) if number % 2 else (server, client)
-        first.close()
+        if number % 3:
+            first.close()
+        else:
+            reset(first)
         second.close()
     assert eventually(lambda: descriptors() == before)
-    assert eventually(lambda: relay_threads() == ["relay"])
-
-
-def test_200_refused_connections_leave_no_descriptor(tmp_path: Path) -> None:
-    with listen(TcpAddress("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    place = UnixAddress(str(tmp_path / "front"))
-    with Relay(listen(place), TcpAddress("127.0.0.1", port)):
-        before = descriptors()
-        for _ in range(200):
-            with connect(place, seconds=5) as client:
-                assert is_over(client)
-        assert eventually(lambda: descriptors() == before)
-
-
-@pytest.mark.parametrize("kind", ["unix", "tcp"])
-def test_connection_whose_client_has_closed_first_has_ended(
-    start: Start, caplog: pytest.LogCaptureFixture, kind: str
-) -> None:
-    caplog.set_level(logging.DEBUG, "proxy")
-    link = start(kind, "tcp")
-    client, server = link.pair()
-    client.sendall(b"last words")
-    client.close()
-    assert server.recv(100) == b"last words"
-    assert server.recv(100) == b""
-    server.sendall(b"goodbye, to nobody")  # as TLS's close_notify
-    server.close()
-    assert eventually(lambda: not link.relay._connections)
-    texts = [record.getMessage() for record in caplog.records]
-    assert [text.split(":")[0] for text in texts] == ["connection open", "connection ended"]
-    assert "10 bytes up" in texts[-1]
-
-
-def test_idle_relay_does_not_spin_on_a_peer_that_has_hung_up(start: Start) -> None:
-    link = start("unix", "tcp")
-    client, _server = link.pair()
-    send_until_full(client, bytes(16 * 1024 * 1024))
-    client.close()
-    time.sleep(0.05)
-    before = time.process_time()
-    time.sleep(0.3)
-    assert time.process_time() - before < 0.1
-    assert len(link.relay._connections) == 1
+    assert eventually(lambda: threading.active_count() == threads)
