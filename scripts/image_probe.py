@@ -91,7 +91,7 @@ def _hear_kms(status: int, body: bytes) -> None:
     """What the SDK makes of an answer."""
     from botocore.awsrequest import AWSResponse
 
-    from foobar_enclave.kms_transport import KmsTransport
+    from foobar_enclave.kms import KmsTransport
 
     class Raw:
         def stream(self) -> list[bytes]:

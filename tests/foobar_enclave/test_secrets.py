@@ -20,7 +20,7 @@ from foobar_shared import envelope
 from foobar_shared.messages import DecryptRequest, encode_request
 from tests.foobar_enclave.ber import enveloped
 from tests.foobar_enclave.fake_kms import HOST, Authority, FakeKms, refusal
-from tests.foobar_enclave.fakes import CREDENTIALS, REQUEST, FakeNsm, ask
+from tests.foobar_enclave.fakes import CREDENTIALS, REQUEST, FakeNsm
 
 SECRET = b"canary of a shared secret, 32 by"
 PLAINTEXT = b"canary plaintext, attack at dawn"
@@ -61,17 +61,17 @@ def test_weakness_10_nothing_secret_is_logged_or_answered(
         encode_request(REQUEST)[:-3],
     ]
     service = EnclaveService(nsm=FakeNsm().device, kms=connector, key=rsa_key)
-    answers = [ask(service, line) for line in lines]
+    answers = [service.handle(line) for line in lines]
     assert b'"decrypt"' in answers[0]
     assert b'"createKey"' in answers[3]
     kms.answers["CreateKey"] = lambda _: refusal("InvalidSignatureException", echo)
-    answers.append(ask(service, encode_request(REQUEST)))
+    answers.append(service.handle(encode_request(REQUEST)))
     assert b"InvalidSignatureException: [secret] [secret] [secret]" in answers[-1]
     kms.answers["CreateKey"] = lambda _: b"HTTP/1.1 200 OK\r\n" + echo.encode()
-    answers.append(ask(service, encode_request(REQUEST)))
+    answers.append(service.handle(encode_request(REQUEST)))
     broken = KmsConnector(lambda: _fail(echo), ca_file=authority.ca_file)
     service = EnclaveService(nsm=FakeNsm().device, kms=broken, key=rsa_key)
-    answers.append(ask(service, encode_request(REQUEST)))
+    answers.append(service.handle(encode_request(REQUEST)))
 
     private = rsa_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     primes = rsa_key.private_numbers()
