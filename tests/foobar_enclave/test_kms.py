@@ -195,15 +195,12 @@ def test_a_kms_that_does_not_answer_times_out(
 ) -> None:
     done, clock = threading.Event(), Clock()
 
-    def connect() -> socket.socket:
-        return kms.connect()
-
     def hang(_: int) -> bytes:
         done.wait(5)
         return b""
 
     kms.answers["CreateKey"] = hang
-    session = open_session(connect, authority.ca_file, clock=clock)
+    session = open_session(kms.connect, authority.ca_file, clock=clock)
     clock.now = seconds
     with pytest.raises(KmsUnreachableError, match="timed out") as raised:
         create(session)

@@ -12,11 +12,12 @@ from typing import NoReturn
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from foobar_enclave.kms import KmsConnector
 from foobar_enclave.service import EnclaveService
-from foobar_shared import envelope
 from foobar_shared.messages import DecryptRequest, encode_request
 from tests.foobar_enclave.ber import enveloped
 from tests.foobar_enclave.fake_kms import HOST, Authority, FakeKms, refusal
@@ -25,7 +26,8 @@ from tests.foobar_enclave.fakes import CREDENTIALS, REQUEST, FakeNsm
 SECRET = b"canary of a shared secret, 32 by"
 PLAINTEXT = b"canary plaintext, attack at dawn"
 NONCE = b"twelve bytes"
-CIPHERTEXT = AESGCM(envelope._content_encryption_key(SECRET)).encrypt(NONCE, PLAINTEXT, None)
+CEK = HKDF(SHA256(), 32, b"foobar-service-salt", b"").derive(SECRET)
+CIPHERTEXT = AESGCM(CEK).encrypt(NONCE, PLAINTEXT, None)
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_weakness_10_nothing_secret_is_logged_or_answered(
     for secret in (
         SECRET,
         PLAINTEXT,
-        envelope._content_encryption_key(SECRET),
+        CEK,
         CREDENTIALS.access_key_id.encode(),
         CREDENTIALS.secret_access_key.encode(),
         CREDENTIALS.token.encode(),
