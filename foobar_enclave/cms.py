@@ -8,11 +8,11 @@ otherwise always the same, and every other one is refused:
             RSAES-OAEP (SHA-256, MGF1 with SHA-256, no label), encrypted AES key },
         EncryptedContentInfo { data, AES-256-CBC with its IV, [0] encrypted content } } }
 
-Nothing protects the message's integrity, so whoever can tell one failure from another, be it by a
-microsecond, may learn the plaintext byte by byte. A key that does not decrypt is therefore replaced
-by a random one, with which decryption goes on and fails. And whoever knows the content's size says
-it: then no padding but that size's is valid, and all of it is compared at once, in constant time.
-Only a guess at a whole block, padding and all, can tell anything.
+Nothing protects the message's integrity, so somebody who can tell one failure from another, even by
+a microsecond, may learn the plaintext byte by byte (a padding oracle). A key that does not decrypt
+is therefore replaced by a random one, with which decryption goes on and fails. A caller who knows
+the content's size gives it: then only that size's padding is valid, and all of it is compared at
+once, in constant time. Only a guess of the whole last block can tell anything.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _der(kind: int, *contents: bytes) -> bytes:
 
 
 def _oaep(sha256: bytes, mgf1_sha256: bytes) -> bytes:
-    """AlgorithmIdentifier of RSAES-OAEP with two hash functions and no label (RFC 8017 A.2.1)."""
+    """Return the AlgorithmIdentifier of RSAES-OAEP with two hashes, no label (RFC 8017 A.2.1)."""
     oid = bytes.fromhex("06092a864886f70d010107")  # id-RSAES-OAEP
     mgf1 = bytes.fromhex("06092a864886f70d010108")  # id-mgf1
     parameters = _der(
@@ -84,18 +84,18 @@ _AES_256_CBC: Final = bytes.fromhex("301d060960864801650304012a0410")
 
 
 def decrypt_enveloped_data(message: bytes, key: RSAPrivateKey, *, size: int | None = None) -> bytes:
-    """The content of a `CiphertextForRecipient`.
+    """Return the content of a `CiphertextForRecipient`.
 
     Args:
         message: ContentInfo in BER, 1 to 6144 bytes, with nothing after it.
         key: the private key that belongs to the `public_key` of the attestation document.
-        size: of the content in bytes, a multiple of 16, where only that is taken. Without it, valid
-            padding takes another time than invalid one: not for messages of somebody who can
-            measure, and ask again.
+        size: of the content in bytes, a multiple of 16; no other size is then accepted. Without
+            it, valid padding takes another time than invalid padding: do not use that for
+            messages of somebody who can measure the time and ask again.
 
     Raises:
         DecryptionError: it does not decrypt; one text for every cause, and no cause attached.
-        ValueError: `size` is no multiple of 16, so that its padding would be soon guessed.
+        ValueError: `size` is not a multiple of 16, so its padding would be easy to guess.
     """
     if size is not None and size % _BLOCK_BYTES:
         raise ValueError("size is not a multiple of 16")
@@ -109,7 +109,7 @@ def decrypt_enveloped_data(message: bytes, key: RSAPrivateKey, *, size: int | No
 
 @dataclass(frozen=True, slots=True)
 class _Envelope:
-    """What the message says; all of it is public."""
+    """The parts of the message; all of them are public."""
 
     recipient: bytes
     encrypted_key: bytes
@@ -140,13 +140,13 @@ def _open(envelope: _Envelope, key: RSAPrivateKey, size: int | None) -> bytes | 
 
 @functools.lru_cache(maxsize=1)  # an enclave has one key
 def _identifier(key: RSAPrivateKey) -> bytes:
-    """SHA-256 of the DER SubjectPublicKeyInfo, by which KMS names the recipient."""
+    """Return SHA-256 of the DER SubjectPublicKeyInfo, by which KMS names the recipient."""
     public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(public).digest()
 
 
 def _unwrap(encrypted_key: bytes, key: RSAPrivateKey) -> bytes:
-    """The decrypted key, or nothing."""
+    """Return the decrypted key, or no bytes."""
     try:
         return key.decrypt(encrypted_key, _PADDING)
     except ValueError:
@@ -154,12 +154,12 @@ def _unwrap(encrypted_key: bytes, key: RSAPrivateKey) -> bytes:
 
 
 def _cut(padded: bytes, size: int) -> bytes | None:
-    """The content of a known size, in whole blocks, if what follows is that size's padding."""
+    """Return the content of a known size if its padding follows; compare in constant time."""
     return padded[:size] if hmac.compare_digest(padded[size:], _WHOLE_PADDING) else None
 
 
 def _unpad(padded: bytes) -> bytes | None:
-    """The content of any size without its PKCS #7 padding; how long this takes tells if it had."""
+    """Remove PKCS #7 padding of any length; the time that this takes tells whether it is valid."""
     unpadder = PKCS7(_BLOCK_BYTES * 8).unpadder()
     try:
         return unpadder.update(padded) + unpadder.finalize()
@@ -177,7 +177,7 @@ def _envelope(message: bytes) -> _Envelope | None:
 
 
 def _parse(message: bytes) -> _Envelope:
-    """Every departure from the one known shape is a ValueError, or what the parser raises."""
+    """Parse the one known shape; raise ValueError, or what the parser raises, for any other."""
     content_type, wrapper = _first(_inside(message, _SEQUENCE))
     version, rest = _first(_inside(_inside(wrapper, _CONSTRUCTED_0), _SEQUENCE))
     recipients, encrypted = _first(rest)
@@ -191,7 +191,7 @@ def _parse(message: bytes) -> _Envelope:
 
 
 def _recipient(recipient: bytes) -> tuple[bytes, bytes]:
-    """The recipient's key identifier and the encrypted key of a KeyTransRecipientInfo."""
+    """Return key identifier and encrypted key of a KeyTransRecipientInfo."""
     _, rest = _first(_inside(recipient, _SEQUENCE))
     identifier, rest = _first(rest)
     algorithm, rest = _first(rest)
@@ -210,14 +210,14 @@ def _recipient(recipient: bytes) -> tuple[bytes, bytes]:
 
 
 def _iv(algorithm: bytes) -> bytes:
-    """The initialisation vector of an AES-256-CBC AlgorithmIdentifier, in DER as KMS writes it."""
+    """Return the IV of an AES-256-CBC AlgorithmIdentifier, in DER as KMS writes it."""
     head, iv = algorithm[:-_BLOCK_BYTES], algorithm[-_BLOCK_BYTES:]
     _demand(head == _AES_256_CBC)
     return iv
 
 
 def _content(encrypted: bytes) -> bytes:
-    """The encrypted content: an implicitly tagged octet string, whole or in pieces."""
+    """Return the content of an implicitly tagged octet string, whole or in pieces."""
     if encrypted[0] == _PRIMITIVE_0:
         content = _inside(encrypted, _PRIMITIVE_0)
     else:
@@ -234,10 +234,10 @@ def _octet_strings(encoded: bytes) -> Iterator[bytes]:
 
 
 def _inside(encoded: bytes, kind: int) -> bytes:
-    """The content of the one element of a kind that `encoded` is.
+    """Return the content of `encoded`, which must be exactly one element of a kind.
 
-    The end of one of indefinite length is not looked for: it takes up all, and nothing that is read
-    inside of it may be a premature end, which is an element of no demanded kind.
+    An element of indefinite length takes up all bytes, so its end is not searched. A premature end
+    inside is refused where it is read, because it is an element of no expected kind.
     """
     _demand(encoded[0] == kind)
     if encoded[1] == _INDEFINITE:
@@ -249,7 +249,7 @@ def _inside(encoded: bytes, kind: int) -> bytes:
 
 
 def _first(encoded: bytes) -> tuple[_Element, bytes]:
-    """The first BER element, of definite or indefinite length, and the bytes after it."""
+    """Return the first BER element, of definite or indefinite length, and the bytes after it."""
     _, _, _, header, content, trailer = parser.parse(encoded)
     size = len(header) + len(content) + len(trailer)
     return _Element(content, encoded[:size]), encoded[size:]

@@ -16,9 +16,8 @@ from foobar_enclave.errors import EntropyError
 from foobar_enclave.nsm import NsmDevice
 
 RNDADDENTROPY: Final = 0x40085203  # linux/random.h _IOW('R', 0x03, int [2])
-SEED_BYTES: Final = 256  # eight times what the kernel's generator needs (drivers/char/random.c)
+SEED_BYTES: Final = 256  # one answer of the module; eight times what the kernel's generator needs
 
-_MAX_REQUESTS: Final = 64
 _logger = logging.getLogger(__name__)
 
 
@@ -37,34 +36,19 @@ def feed_kernel_pool(
         NsmError: the module gives no randomness.
         EntropyError: it gives too little, or the pool takes none.
     """
-    seed = _seed(nsm)
+    seed = nsm.random()
+    if len(seed) < SEED_BYTES:
+        raise EntropyError(f"the Nitro Secure Module gave {len(seed)} random bytes of {SEED_BYTES}")
+    credited = True
     try:
-        descriptor = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            credited = _add(descriptor, seed, ioctl)
-        finally:
-            os.close(descriptor)
+        with os.fdopen(os.open(device, os.O_WRONLY | os.O_CLOEXEC), "wb") as pool:
+            try:  # struct rand_pool_info: bits, bytes, the bytes themselves
+                info = struct.pack("=ii", len(seed) * 8, len(seed)) + seed
+                ioctl(pool.fileno(), RNDADDENTROPY, info)
+            except OSError:
+                credited = False
+                pool.write(seed)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise EntropyError(f"the kernel's entropy pool takes no seed: {reason}") from None
     _logger.info("event=entropy bytes=%d credited=%s", len(seed), credited)
-
-
-def _seed(nsm: NsmDevice) -> bytes:
-    seed = b""
-    for _ in range(_MAX_REQUESTS):
-        seed += nsm.random()
-        if len(seed) >= SEED_BYTES:
-            return seed[:SEED_BYTES]
-    raise EntropyError(f"the Nitro Secure Module gave {len(seed)} random bytes of {SEED_BYTES}")
-
-
-def _add(descriptor: int, seed: bytes, ioctl: Callable[[int, int, bytes], object]) -> bool:
-    """Whether the seed was credited. `struct rand_pool_info`: bits, bytes, the bytes themselves."""
-    try:
-        ioctl(descriptor, RNDADDENTROPY, struct.pack("=ii", len(seed) * 8, len(seed)) + seed)
-    except OSError:
-        if os.write(descriptor, seed) != len(seed):
-            raise EntropyError("the kernel's entropy pool takes a part of the seed only") from None
-        return False
-    return True

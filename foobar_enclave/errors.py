@@ -5,7 +5,19 @@ Every text is one line that is fit for the requester: it says what was wrong, an
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Iterable
+from typing import Final
+
+_MAX_TEXT: Final = 500
+
+
+def one_line(text: object, *, secrets: Iterable[str] = ()) -> str:
+    """Return `text` in printable ASCII, at most 500 characters, with each of `secrets` removed."""
+    shown = str(text)
+    for secret in filter(None, secrets):
+        shown = shown.replace(secret, "[secret]")
+    shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in shown)
+    return shown if len(shown) <= _MAX_TEXT else shown[: _MAX_TEXT - 3] + "..."
 
 
 class EnclaveError(Exception):
@@ -13,13 +25,7 @@ class EnclaveError(Exception):
 
 
 class NsmError(EnclaveError):
-    """The Nitro Secure Module did not do what it was asked.
-
-    Attributes:
-        code: the variant of ErrorCode (aws-nitro-enclaves-nsm-api, src/api/mod.rs).
-    """
-
-    code: ClassVar[str] = "InternalError"
+    """The Nitro Secure Module did not do what it was asked."""
 
     def __init__(self, request: str, reason: str) -> None:
         super().__init__(f"the Nitro Secure Module failed at {request}: {reason}")
@@ -28,53 +34,33 @@ class NsmError(EnclaveError):
 class NsmInvalidArgumentError(NsmError):
     """An argument of the request is invalid."""
 
-    code = "InvalidArgument"
-
 
 class NsmInvalidIndexError(NsmError):
-    """There is no register of that index."""
-
-    code = "InvalidIndex"
+    """There is no PCR of that index."""
 
 
 class NsmInvalidResponseError(NsmError):
     """The answer does not belong to the request, or lacks what it must hold."""
 
-    code = "InvalidResponse"
-
 
 class NsmReadOnlyIndexError(NsmError):
-    """The register is locked."""
-
-    code = "ReadOnlyIndex"
+    """The PCR is locked."""
 
 
 class NsmInvalidOperationError(NsmError):
     """The module has not the capability that the request needs, or does not know it."""
 
-    code = "InvalidOperation"
-
 
 class NsmBufferTooSmallError(NsmError):
     """The answer does not fit the buffer that was given for it."""
-
-    code = "BufferTooSmall"
 
 
 class NsmInputTooLargeError(NsmError):
     """The request, or a field of it, is longer than the module takes."""
 
-    code = "InputTooLarge"
-
 
 class NsmInternalError(NsmError):
-    """The module, its driver or its device failed."""
-
-    code = "InternalError"
-
-
-class NsmUndecodableError(NsmInternalError):
-    """The answer is not CBOR, or not as the API writes it; AWS's library says InternalError."""
+    """The module, its driver or its device failed, or its answer cannot be read."""
 
 
 class NsmUnavailableError(NsmInternalError):
@@ -82,19 +68,16 @@ class NsmUnavailableError(NsmInternalError):
 
 
 NSM_ERRORS: Final[dict[str, type[NsmError]]] = {
-    error.code: error
-    for error in (
-        NsmInvalidArgumentError,
-        NsmInvalidIndexError,
-        NsmInvalidResponseError,
-        NsmReadOnlyIndexError,
-        NsmInvalidOperationError,
-        NsmBufferTooSmallError,
-        NsmInputTooLargeError,
-        NsmInternalError,
-    )
+    "InvalidArgument": NsmInvalidArgumentError,
+    "InvalidIndex": NsmInvalidIndexError,
+    "InvalidResponse": NsmInvalidResponseError,
+    "ReadOnlyIndex": NsmReadOnlyIndexError,
+    "InvalidOperation": NsmInvalidOperationError,
+    "BufferTooSmall": NsmBufferTooSmallError,
+    "InputTooLarge": NsmInputTooLargeError,
+    "InternalError": NsmInternalError,
 }
-"""Every variant of ErrorCode but `Success`, which is none."""
+"""The variants of ErrorCode (aws-nitro-enclaves-nsm-api, src/api/mod.rs) but `Success`."""
 
 
 class EntropyError(EnclaveError):
@@ -124,19 +107,21 @@ class DebugModeError(EnclaveError):
 
 
 class KmsError(EnclaveError):
-    """AWS KMS did not do what it was asked."""
+    """AWS KMS did not do what it was asked.
+
+    Attributes:
+        may_have_acted: whether KMS may have done it all the same.
+    """
+
+    may_have_acted = False
 
 
 class KmsUnreachableError(KmsError):
-    """No answer came from KMS.
-
-    Attributes:
-        sent: whether the request may have reached KMS all the same.
-    """
+    """No answer came from KMS; `sent` says whether the request may have reached it."""
 
     def __init__(self, operation: str, reason: str, *, sent: bool) -> None:
         super().__init__(f"no answer from KMS to {operation}: {reason}")
-        self.sent = sent
+        self.may_have_acted = sent
 
 
 class KmsRefusedError(KmsError):
@@ -144,17 +129,18 @@ class KmsRefusedError(KmsError):
 
     Attributes:
         code: KMS's own error code, such as `AccessDeniedException`.
-        failed: whether KMS says that it failed (HTTP status 5xx), and may have acted all the same.
     """
 
-    def __init__(self, operation: str, code: str, message: str, *, failed: bool = False) -> None:
+    def __init__(self, operation: str, code: str, message: str, *, status: int = 400) -> None:
         super().__init__(f"KMS refused {operation}: {code}: {message}")
         self.code = code
-        self.failed = failed
+        self.may_have_acted = status >= 500  # a server error (RFC 9110 section 15.6)
 
 
 class KmsAnswerError(KmsError):
     """KMS's answer is not what was asked for, so it is not attested."""
+
+    may_have_acted = True
 
 
 class UnattestedKeyError(EnclaveError):

@@ -1,4 +1,14 @@
-"""The program: wires the service to the enclave's device and sockets, and runs it."""
+"""Wires the program together and runs it.
+
+The order of the start: open the listener and `/dev/nsm`, mix the module's randomness into the
+kernel's pool, give up root's rights, make the RSA key, serve. One request then goes
+
+    server.py          service.py                      nsm.py
+    a line in  ------> parse, decrypt or create_key -> attest
+    a line out <------ the attestation document <----- /dev/nsm
+
+and create_key.py asks AWS KMS too, through kms.py and the parent's relay.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +19,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -21,14 +29,16 @@ from foobar_enclave.entropy import feed_kernel_pool
 from foobar_enclave.errors import EnclaveError
 from foobar_enclave.kms import AMAZON_ROOTS, KmsConnector
 from foobar_enclave.nsm import NsmDevice
-from foobar_enclave.privileges import give_up_root
 from foobar_enclave.server import EnclaveServer
 from foobar_enclave.service import EnclaveService
 from foobar_shared import VERSION
 from foobar_shared.addresses import ANY_CID, ENCLAVE, RELAY, VsockAddress, connect, listen
 from foobar_shared.key_policy import is_debug_mode
+from foobar_shared.timeouts import RELAY_CONNECT
 
-_CONNECT_SECONDS: Final = 10.0
+# linux/highuid.h DEFAULT_OVERFLOWUID: "nobody", whether or not the image has names for users.
+NOBODY: Final = 65534
+
 _logger = logging.getLogger("foobar_enclave")
 
 
@@ -42,7 +52,7 @@ def main() -> None:
             run(
                 nsm=NsmDevice(),
                 listener=listener,
-                connect=lambda: connect(RELAY, seconds=_CONNECT_SECONDS),
+                connect=lambda: connect(RELAY, seconds=RELAY_CONNECT),
                 give_up=give_up_root,
             )
     except EnclaveError as error:
@@ -60,15 +70,15 @@ def run(
     ca_file: Path = AMAZON_ROOTS,
     give_up: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; for the main thread.
+    """Serve until SIGTERM or SIGINT; for the main thread of a process of its own.
 
-    Feeds the kernel's entropy pool and makes the RSA key, which lives as long as this call.
+    The RSA key that it makes lives as long as this call.
 
     Args:
         nsm: the enclave's module.
         listener: a listening stream socket, which is not closed.
-        connect: a stream socket connected to the relay to KMS; raises OSError.
-        ca_file: PEM of the authorities that KMS's certificate may be under.
+        connect: returns a stream socket connected to the relay to KMS; raises OSError.
+        ca_file: PEM of the root certificates that KMS's certificate may be under.
         give_up: gives up the rights that only the start takes; called before any key is made.
 
     Raises:
@@ -76,61 +86,52 @@ def run(
         EntropyError: the kernel's pool takes no seed.
         OSError: the listener does not work.
     """
-    with _console_log(), _stop_signals() as on_stop:
-        pcr0 = nsm.describe_pcr(0).data
-        feed_kernel_pool(nsm)
-        give_up()
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        service = EnclaveService(nsm=nsm, kms=KmsConnector(connect, ca_file=ca_file), key=key)
-        server = EnclaveServer(listener, service.handle, may_wait=service.may_wait)
-        on_stop(server.stop)
-        _logger.info("event=start pcr0=%s debug=%s", pcr0.hex(), is_debug_mode(pcr0))
-        server.serve_forever()
-        _logger.info("event=stop")
+    _log_to_console()
+    _on_stop_signal(sys.exit)
+    pcr0 = nsm.describe_pcr(0).data
+    feed_kernel_pool(nsm)
+    give_up()
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    service = EnclaveService(nsm=nsm, kms=KmsConnector(connect, ca_file=ca_file), key=key)
+    server = EnclaveServer(listener, service.handle)
+    _on_stop_signal(server.stop)
+    _logger.info("event=start pcr0=%s debug=%s", pcr0.hex(), is_debug_mode(pcr0))
+    server.serve_forever()
+    _logger.info("event=stop")
 
 
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Takes SIGTERM and SIGINT, and remembers them until there is something to stop."""
-    asked = False
-    actions: list[Callable[[], None]] = []
+def give_up_root() -> None:
+    """Go on as user and group 65534 without further groups; do nothing where this is not root.
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        for action in actions:
-            action()
+    There is no way back: real, effective and saved ids are all set, and the kernel drops every
+    capability with the last of root's ids (capabilities(7)).
 
-    def on_stop(action: Callable[[], None]) -> None:
-        actions.append(action)
-        if asked:
-            action()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield on_stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    Raises:
+        OSError: the kernel does not let go, and the process must not go on.
+    """
+    if os.geteuid() != 0:
+        return
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    _logger.info("event=privileges uid=%d gid=%d", os.geteuid(), os.getegid())
 
 
-@contextmanager
-def _console_log() -> Iterator[None]:
-    """One line an event on standard error, which is the enclave's console."""
+def _on_stop_signal(action: Callable[[], object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: action())
+
+
+def _log_to_console() -> None:
+    """Write one line an event to standard error, which is the enclave's console."""
     handler = logging.StreamHandler()
     formatter = logging.Formatter(
         "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"
     )
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
-    level = _logger.level
-    _logger.setLevel(logging.INFO)
     _logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        _logger.removeHandler(handler)
-        _logger.setLevel(level)
+    _logger.setLevel(logging.INFO)
 
 
 def _options() -> None:

@@ -1,26 +1,48 @@
-"""Accepts connections and deals them to a few threads, which serve many each."""
+"""Serves request lines over bounded connections, a thread each.
+
+    listener --accept--> connection --read_line--> handle --send_line--> the same connection
+                (128)      (a thread)   (1 MiB)
+
+A connection ends when its peer closes it, keeps it waiting too long, sends a line that is too long,
+or does whatever else fails; no failure of one connection reaches another, or the console in more
+than its kind. The parent can always deny service, so only memory, number and time are bounded.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import logging
-import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from foobar_enclave.limits import Limits
-from foobar_enclave.loop import BUSY, ConnectionLoop, Handler
+from foobar_enclave.errors import BusyError
+from foobar_shared.errors import LineTooLongError
+from foobar_shared.framing import CHUNK, MAX_COMPUTE_LINE, LineSocket
+from foobar_shared.messages import ErrorResponse, encode_response
+from foobar_shared.timeouts import ANSWER_WRITE, REQUEST_IDLE, REQUEST_LINE, SERVER_STOP
 
-# One asks the module, which answers one at a time, while the other reads and writes.
-_LOOPS: Final = 2
-_GRACE_SECONDS: Final = 1.0  # beyond the limit at which threads cut their requests off
+_POLL_SECONDS: Final = 0.2  # how soon `stop` is noticed
+_DRAIN_SECONDS: Final = 1.0
+_ACCEPT_PAUSE_SECONDS: Final = 0.5
 # The listener itself is unusable; every other failure of accept() may pass.
 _UNUSABLE: Final = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many connections are served at once, and the time-outs (see `timeouts`) in seconds."""
+
+    connections: int = 128
+    idle: float = REQUEST_IDLE
+    line: float = REQUEST_LINE
+    write: float = ANSWER_WRITE
+    stop: float = SERVER_STOP
 
 
 class EnclaveServer:
@@ -29,101 +51,111 @@ class EnclaveServer:
     def __init__(
         self,
         listener: socket.socket,
-        handle: Handler,
-        *,
-        may_wait: Callable[[bytes], bool] = lambda _: False,
+        handle: Callable[[bytes], bytes],
         limits: Limits = Limits(),
     ) -> None:
-        """A server that accepts nothing yet.
+        """Prepare a server that accepts nothing yet.
 
         Args:
             listener: a listening stream socket, which stays its owner's to close.
-            handle: answers a request line; called from several threads.
-            may_wait: whether `handle` may wait for somebody else with this line, so that it is
-                called in a thread of its own. All other lines are answered in turn.
+            handle: turns a request line without line feed into a response line with it; called
+                from several threads.
             limits: see `Limits`.
         """
         self._listener = listener
+        self._handle = handle
         self._limits = limits
         self._stopping = False
-        self._failure: OSError | RuntimeError | None = None  # of a thread
-        self._waker, self._wakened = socket.socketpair()
-        self._waker.setblocking(False)
-        self._loops = [
-            ConnectionLoop(handle, may_wait=may_wait, limits=limits) for _ in range(_LOOPS)
-        ]
-
-    def serve_forever(self) -> None:
-        """Accept and serve until `stop` is called; returns when every connection has ended.
-
-        Raises:
-            OSError: the listener is not a listening socket any more, or the system fails.
-            RuntimeError: a defect of the server itself.
-        """
-        self._listener.setblocking(False)
-        threads: list[threading.Thread] = []
-        with self._waker, self._wakened, selectors.DefaultSelector() as selector:
-            selector.register(self._listener, selectors.EVENT_READ)
-            selector.register(self._wakened, selectors.EVENT_READ)
-            try:
-                for loop in self._loops:
-                    thread = threading.Thread(target=self._run, args=(loop,), daemon=True)
-                    thread.start()
-                    threads.append(thread)
-                while not self._stopping:
-                    for key, _ in selector.select():
-                        if key.fileobj is self._listener:
-                            self._accept()
-            finally:
-                self._end(threads)
-        if self._failure is not None:
-            raise self._failure
 
     def stop(self) -> None:
         """End `serve_forever`; safe from other threads and from signal handlers."""
         self._stopping = True
-        for loop in self._loops:
-            loop.stop()
-        with contextlib.suppress(OSError):  # it has ended, or is told already
-            self._waker.send(b"\0")
 
-    def _run(self, loop: ConnectionLoop) -> None:
-        try:
-            loop.run()
-        except OSError as error:
-            self._failure = error
-        except Exception as error:  # noqa: BLE001 - a traceback on the console might hold a secret
-            self._failure = RuntimeError(f"defect:{type(error).__name__}")
-        finally:
-            self.stop()
+    def serve_forever(self) -> None:
+        """Serve until `stop` is called and running requests have ended, or their time has.
 
-    def _end(self, threads: list[threading.Thread]) -> None:
-        """Have the threads end, but for one whose request hangs: it ends with the process."""
-        self.stop()
-        deadline = time.monotonic() + self._limits.stop + _GRACE_SECONDS
-        for thread in threads:
+        Raises:
+            OSError: the listener is not a listening socket any more.
+        """
+        self._listener.settimeout(_POLL_SECONDS)
+        served: dict[threading.Thread, socket.socket] = {}
+        while not self._stopping:
+            connection = self._accept()
+            served = {thread: its for thread, its in served.items() if thread.is_alive()}
+            if connection is None:
+                continue
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            try:
+                if len(served) >= self._limits.connections:
+                    raise BusyError
+                thread.start()
+            except (BusyError, RuntimeError):  # RuntimeError: the system has no thread left
+                _refuse(connection)
+            else:
+                served[thread] = connection
+        for connection in served.values():
+            with contextlib.suppress(OSError):  # it has just ended
+                connection.shutdown(socket.SHUT_RD)  # as if its peer had nothing more to say
+        deadline = time.monotonic() + self._limits.stop
+        for thread in served:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _accept(self) -> None:
+    def _accept(self) -> socket.socket | None:
         try:
             connection, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return  # the peer was gone before its turn
+        except (TimeoutError, ConnectionAbortedError):
+            return None
         except OSError as error:
             if error.errno in _UNUSABLE:
                 raise
             _logger.warning("event=accept outcome=%s", errno.errorcode.get(error.errno or 0))
-            self._wakened.settimeout(self._limits.accept_pause)
-            with contextlib.suppress(TimeoutError):
-                self._wakened.recv(1, socket.MSG_PEEK)
-            return
-        if sum(map(len, self._loops)) < self._limits.connections:
-            min(self._loops, key=len).give(connection)
-        else:
-            _logger.warning("event=connection outcome=busy")
-            self._refuse(connection)
+            time.sleep(_ACCEPT_PAUSE_SECONDS)  # for example until a descriptor is free
+            return None
+        return connection
 
-    def _refuse(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.setblocking(False)
-            connection.send(BUSY)
+    def _serve(self, connection: socket.socket) -> None:
+        outcome = "closed"
+        try:
+            with connection:
+                self._answer(connection)
+        except (OSError, LineTooLongError) as error:
+            outcome = type(error).__name__
+        except Exception as error:  # noqa: BLE001 - a traceback on the console might hold a secret
+            outcome = f"defect:{type(error).__name__}"
+        _logger.info("event=connection outcome=%s", outcome)
+
+    def _answer(self, connection: socket.socket) -> None:
+        lines = LineSocket(connection)
+        limits = self._limits
+        while not self._stopping:
+            try:
+                line = lines.read_line(
+                    idle=limits.idle, within=limits.line, longest=MAX_COMPUTE_LINE
+                )
+            except LineTooLongError as error:
+                lines.send_line(_error_line(error), within=limits.write)
+                _drain(connection)
+                raise
+            if line is None:
+                return
+            lines.send_line(self._handle(line).removesuffix(b"\n"), within=limits.write)
+
+
+def _error_line(error: Exception) -> bytes:
+    return encode_response(ErrorResponse(str(error)))
+
+
+def _refuse(connection: socket.socket) -> None:
+    _logger.warning("event=connection outcome=busy")
+    with connection, contextlib.suppress(OSError):
+        LineSocket(connection).send_line(_error_line(BusyError()), within=0)
+
+
+def _drain(connection: socket.socket) -> None:
+    """Throw away what the peer still sends: a close before it would lose the peer our answer."""
+    connection.shutdown(socket.SHUT_WR)
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while (seconds := deadline - time.monotonic()) > 0:
+        connection.settimeout(seconds)
+        if not connection.recv(CHUNK):
+            return

@@ -1,4 +1,4 @@
-"""Answers requests: one line in, one line out."""
+"""Turns a request line into a response line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from foobar_enclave.cms import decrypt_enveloped_data
 from foobar_enclave.create_key import create_key
 from foobar_enclave.errors import BusyError, DecryptionError, EnclaveError
 from foobar_enclave.kms import KmsConnector
-from foobar_enclave.limits import Limits
 from foobar_enclave.nsm import NsmDevice
 from foobar_shared import envelope
 from foobar_shared.claims import ResultClaims
@@ -38,15 +37,18 @@ from foobar_shared.messages import (
     parse_request,
 )
 
+MAX_KEYS: Final = 4
+"""Keys that are asked for at the same time; each takes a session of the SDK, some 10 MiB."""
+
 _COUNTED: Final = b"a"
 _logger = logging.getLogger(__name__)
 
 
 class EnclaveService:
-    """The three requests of the wire contract. Safe to use from several threads.
+    """The requests of the wire contract. Safe to use from several threads.
 
     Only the answer to getAttestation carries `public_key`: it is the one document that KMS is to
-    take as a recipient. The other two are statements for people, which KMS has no use for.
+    take as a recipient. The others are statements for people, which KMS has no use for.
     """
 
     def __init__(
@@ -55,16 +57,14 @@ class EnclaveService:
         nsm: NsmDevice,
         kms: KmsConnector,
         key: RSAPrivateKey,
-        limits: Limits = Limits(),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """A service.
+        """Keep what requests need.
 
         Args:
             nsm: attests every answer.
             kms: makes the sessions with KMS that createKey needs.
             key: RSA-2048, this enclave's own.
-            limits: see `Limits`.
             clock: seconds, for durations in the log.
         """
         self._nsm = nsm
@@ -73,24 +73,17 @@ class EnclaveService:
         self._public_key = key.public_key().public_bytes(
             Encoding.DER, PublicFormat.SubjectPublicKeyInfo
         )
-        self._keys = threading.Semaphore(limits.keys)
+        self._keys = threading.Semaphore(MAX_KEYS)
         self._clock = clock
 
-    @staticmethod
-    def may_wait(line: bytes) -> bool:
-        """Whether a request line may ask for a key, for which `handle` waits for KMS.
-
-        JSON can spell the request's name in one other way, which takes a backslash.
-        """
-        return b"createKey" in line or b"\\" in line
-
-    def handle(self, line: bytes, reply: Callable[[bytes], None]) -> None:
-        """Answer a request line, for any bytes whatever, and then log that it was answered.
+    def handle(self, line: bytes) -> bytes:
+        """Return the response line to any bytes whatever, and log that they were answered.
 
         Args:
             line: with or without its line feed; the request's hash is over what comes before it.
-            reply: called once, with JSON closed by a line feed, at most 64 KiB. What it raises is
-                raised.
+
+        Returns:
+            JSON closed by a line feed, at most 64 KiB.
         """
         started = self._clock()
         line = line.removesuffix(b"\n")
@@ -107,14 +100,11 @@ class EnclaveService:
             outcome = f"defect:{type(error).__name__}"
             response = ErrorResponse("the enclave failed at this request; its console has the kind")
         answer = encode_response(response) + b"\n"
-        seconds = self._clock() - started
-        try:
-            reply(answer)  # first, as nobody should wait for the console
-        finally:
-            _logger.info(
-                "event=request type=%s outcome=%s bytes_in=%d bytes_out=%d seconds=%.3f",
-                *(name, outcome, len(line), len(answer), seconds),
-            )
+        _logger.info(
+            "event=request type=%s outcome=%s bytes_in=%d bytes_out=%d seconds=%.3f",
+            *(name, outcome, len(line), len(answer), self._clock() - started),
+        )
+        return answer
 
     def _attestation(self, request: Request, line: bytes) -> bytes:
         if isinstance(request, CreateKeyRequest):
@@ -136,7 +126,7 @@ class EnclaveService:
             self._keys.release()
 
     def _plaintext(self, request: DecryptRequest) -> bytes:
-        """The message's plaintext.
+        """Return the message's plaintext.
 
         Where KMS's answer does not open, the work goes on with a random secret: an answer that
         came sooner would tell the parent which of the two layers has failed. That only a secret's
@@ -158,6 +148,6 @@ class EnclaveService:
 
 
 def _parse(line: bytes) -> Request:
-    if len(line) >= MAX_LINE:
+    if len(line) >= MAX_LINE:  # the server's reader takes longer ones
         raise LineTooLongError(f"line longer than {MAX_LINE} bytes")
     return parse_request(line)

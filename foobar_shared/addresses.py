@@ -60,7 +60,7 @@ RELAY: Final = VsockAddress(cid=3, port=1001)  # the parent is always CID 3 to i
 
 
 def parse_address(text: str) -> Address:
-    """The address in `vsock:CID:PORT`, `unix:PATH` or `HOST:PORT` (IPv6: `[HOST]:PORT`).
+    """Parse an address: `vsock:CID:PORT`, `unix:PATH` or `HOST:PORT` (IPv6: `[HOST]:PORT`).
 
     Raises:
         AddressError: none of the three forms, or a number out of range.
@@ -74,7 +74,7 @@ def parse_address(text: str) -> Address:
 
 
 def connect(address: Address, *, seconds: float) -> socket.socket:
-    """A stream socket connected to `address` within `seconds`.
+    """Return a stream socket connected to `address` within `seconds`.
 
     Raises:
         OSError: what the system says (`TimeoutError`, `ConnectionRefusedError`, ...).
@@ -92,7 +92,7 @@ def connect(address: Address, *, seconds: float) -> socket.socket:
 
 
 def listen(address: Address, *, backlog: int = 128) -> socket.socket:
-    """A stream socket that is bound to `address` and listens.
+    """Return a stream socket that is bound to `address` and listens.
 
     A unix socket's file that no program listens on any more is replaced.
 

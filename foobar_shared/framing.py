@@ -1,4 +1,4 @@
-"""Lines over a stream: bounded in length, and over a socket in time too, in both directions."""
+"""Lines over a stream socket, bounded in length and in time in both directions."""
 
 from __future__ import annotations
 
@@ -12,47 +12,17 @@ from foobar_shared.errors import LineTooLongError
 MAX_LINE: Final = 64 * 1024
 """Longest line in bytes, its line feed included (the original's `bufio.Scanner` buffer)."""
 
+MAX_COMPUTE_LINE: Final = 1024 * 1024
+"""Longest line of a request that hands over many messages at once."""
+
 CHUNK: Final = 16 * 1024
 """Bytes to read at a time."""
-
-
-class LineBuffer:
-    """Cuts a stream of bytes into lines. Holds at most `MAX_LINE` and what was added last."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-        self._searched = 0
-
-    def __len__(self) -> int:
-        return len(self._bytes)
-
-    def add(self, chunk: bytes) -> None:
-        """Append what has arrived; only where `next_line` has just returned None."""
-        self._bytes += chunk
-
-    def next_line(self) -> bytes | None:
-        """The first line without its line feed, or None where it has not ended yet.
-
-        Raises:
-            LineTooLongError: it is longer than `MAX_LINE` bytes, if it ever ends.
-        """
-        end = self._bytes.find(b"\n", self._searched, MAX_LINE)
-        if end < 0:
-            self._searched = len(self._bytes)
-            if self._searched >= MAX_LINE:
-                raise LineTooLongError(f"line longer than {MAX_LINE} bytes")
-            return None
-        line = bytes(self._bytes[:end])
-        del self._bytes[: end + 1]
-        self._searched = 0
-        return line
 
 
 class LineSocket:
     """Reads and writes lines on a connected stream socket, which it does not close.
 
-    The socket's own time-out is set anew for every call. `clock` counts seconds and never goes
-    back (`time.monotonic`).
+    Every call sets the socket's time-out anew. `clock` counts seconds and never goes back.
     """
 
     def __init__(
@@ -60,39 +30,45 @@ class LineSocket:
     ) -> None:
         self._socket = connection
         self._clock = clock
-        self._buffer = LineBuffer()
+        self._buffer = bytearray()
 
-    def read_line(self, *, idle: float, within: float) -> bytes | None:
-        """The next line without its line feed, or None where the peer has closed in between.
+    def read_line(self, *, idle: float, within: float, longest: int = MAX_LINE) -> bytes | None:
+        """Return the next line without its line feed, or None where the peer closed before it.
 
         Args:
-            idle: seconds to wait for a line to begin.
-            within: seconds from its first byte to its last, so that a peer that sends a byte now
-                and then is as bounded as one that sends none.
+            idle: seconds until the line must begin.
+            within: seconds from its first byte to its last, however many bytes come in between.
+            longest: bytes that a line may have with its line feed.
 
         Raises:
-            LineTooLongError: more than `MAX_LINE` bytes without a line feed.
+            LineTooLongError: more than `longest` bytes without a line feed.
             TimeoutError: the line did not begin or end in time.
             ConnectionError: the peer closed in the middle of a line, or the connection failed.
         """
-        if not len(self._buffer) and not self._receive(idle):
+        if not self._buffer and not self._receive(idle):
             return None
         deadline = self._clock() + within
-        while (line := self._buffer.next_line()) is None:
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched, longest)) < 0:
+            searched = len(self._buffer)
+            if searched >= longest:
+                raise LineTooLongError(f"line longer than {longest} bytes")
             if not self._receive(deadline - self._clock()):
                 raise ConnectionResetError("connection closed in the middle of a line")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         return line
 
-    def send_line(self, line: bytes, *, within: float) -> None:
-        """Send `line` and a line feed.
+    def send_line(self, line: bytes, *, within: float, longest: int = MAX_LINE) -> None:
+        """Send `line` and a line feed, at most `longest` bytes in all.
 
         Raises:
-            LineTooLongError: `line` and its line feed are longer than `MAX_LINE` bytes.
-            TimeoutError: the peer did not take it within `within` seconds.
+            LineTooLongError: they are more; nothing was sent.
+            TimeoutError: the peer did not take them within `within` seconds.
             ConnectionError: the connection failed.
         """
-        if len(line) >= MAX_LINE:
-            raise LineTooLongError(f"line longer than {MAX_LINE} bytes")
+        if len(line) >= longest:
+            raise LineTooLongError(f"line longer than {longest} bytes")
         self._socket.settimeout(within)
         self._socket.sendall(line + b"\n")
 
@@ -101,5 +77,5 @@ class LineSocket:
             raise TimeoutError("the peer is too slow")
         self._socket.settimeout(seconds)
         chunk = self._socket.recv(CHUNK)
-        self._buffer.add(chunk)
+        self._buffer += chunk
         return bool(chunk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -89,17 +88,17 @@ Response: TypeAlias = AttestationResponse | ErrorResponse
 
 
 def name_of(request: Request) -> RequestName:
-    """The field that holds `request` on the wire."""
+    """Return the field that holds `request` on the wire."""
     return _NAMES[type(request)]
 
 
 def encode_request(request: Request) -> bytes:
-    """`request` as a line, without its line feed. Optional fields that are None are left out."""
+    """Return `request` as a line without line feed. Optional fields that are None are left out."""
     return to_json({name_of(request): _request_fields(request)})
 
 
 def parse_request(line: bytes) -> Request:
-    """The request in `line`, which has no line feed.
+    """Parse the request in `line`, which has no line feed.
 
     A field that is null counts as absent, as the original's CLI writes requests that are not set.
 
@@ -127,18 +126,14 @@ def parse_request(line: bytes) -> Request:
 
 
 def encode_response(response: Response) -> bytes:
-    """`response` as a line, without its line feed."""
+    """Return `response` as a line, without its line feed."""
     if isinstance(response, ErrorResponse):
         return to_json({"error": response.text})
-    # Nothing in base64 is escaped in JSON; to look for it costs more than all else of an answer.
-    return b'{"%b":{"attestation":"%b"}}' % (
-        response.name.encode(),
-        base64.b64encode(response.attestation),
-    )
+    return to_json({response.name: {"attestation": to_base64(response.attestation)}})
 
 
 def parse_response(line: bytes) -> Response:
-    """The response in `line`, which has no line feed.
+    """Parse the response in `line`, which has no line feed.
 
     Raises:
         MessageError: anything else than exactly one well-formed response.

@@ -11,8 +11,6 @@ from typing import Final
 # The enclave's KMS client: one create-key request is one exchange of two calls.
 RELAY_CONNECT: Final = 10.0
 """From the enclave to the relay."""
-KMS_HANDSHAKE: Final = 10.0
-KMS_READ: Final = 30.0
 KMS_EXCHANGE: Final = 75.0
 """All that one create-key request waits for KMS, however slowly the relay hands over bytes."""
 
@@ -23,6 +21,8 @@ REQUEST_LINE: Final = 10.0
 """From a line's first byte to its last."""
 ANSWER_WRITE: Final = 10.0
 """Until the peer must have taken an answer."""
+SERVER_STOP: Final = 5.0
+"""For requests that are being answered when the server is told to stop."""
 
 # The command line's connection to the enclave.
 ENCLAVE_CONNECT: Final = 5.0
@@ -42,9 +42,13 @@ RELAY_TARGET_CONNECT: Final = 10.0
 RELAY_IDLE: Final = 300.0
 """Until a connection over which no byte goes is closed."""
 
-# The command line hears the enclave's own reason for a failure, not its own time-out.
-assert KMS_EXCHANGE < ENCLAVE_ANSWER  # noqa: S101
+# The command line hears the enclave's own reason for a failure, not its own time-out. The last
+# connection to the relay may begin just before the exchange must end.
+assert KMS_EXCHANGE + RELAY_CONNECT < ENCLAVE_ANSWER  # noqa: S101
 # The enclave is still there when KMS's answer comes to the command line.
 assert DERIVE_ATTEMPTS * (DERIVE_CONNECT + DERIVE_READ) < REQUEST_IDLE  # noqa: S101
 # The relay does not close a connection that the enclave still waits on.
 assert KMS_EXCHANGE < RELAY_IDLE  # noqa: S101
+# Of a line that goes too slowly the enclave is the first to give up, and its log says so.
+assert REQUEST_LINE <= ENCLAVE_SEND  # noqa: S101
+assert ANSWER_WRITE <= ENCLAVE_LINE  # noqa: S101

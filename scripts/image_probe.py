@@ -79,19 +79,17 @@ def _ask_kms(connect: Callable[[], socket.socket]) -> None:
 
     credentials = Credentials(access_key_id="AKIA", secret_access_key="none", token="none")  # noqa: S106
     session = KmsConnector(connect, pause=lambda _: None).open("us-east-1", credentials)
-    for ask in (
-        lambda: session.create_key(policy="{}", description="probe"),
-        lambda: session.get_public_key("arn:aws:kms:us-east-1:123456789012:key/probe"),
-    ):
-        with suppress(EnclaveError):
-            ask()
+    with suppress(EnclaveError):
+        session.create_key(policy="{}", description="probe")
+    with suppress(EnclaveError):
+        session.get_public_key("arn:aws:kms:us-east-1:123456789012:key/probe")
 
 
 def _hear_kms(status: int, body: bytes) -> None:
     """What the SDK makes of an answer."""
     from botocore.awsrequest import AWSResponse
 
-    from foobar_enclave.kms_transport import KmsTransport
+    from foobar_enclave.kms import KmsTransport
 
     class Raw:
         def stream(self) -> list[bytes]:

@@ -15,8 +15,7 @@ ALLOWED = {
     "foobar_instance": {"foobar_shared", "proxy"},
     "emulator": OURS,
 }
-# urllib3 is botocore's transport: the one place where the relay takes the network's is there.
-ENCLAVE_LIBRARIES = {"asn1crypto", "boto3", "botocore", "cbor2", "cryptography", "urllib3"}
+ENCLAVE_LIBRARIES = {"asn1crypto", "boto3", "botocore", "cbor2", "cryptography"}
 TYPES_ONLY = {"mypy_boto3_kms"}
 
 

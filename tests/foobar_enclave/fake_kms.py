@@ -21,31 +21,15 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tests.foobar_enclave.fakes import ACCOUNT, KEY_ARN, KEY_ID, P256
+from tests.foobar_enclave.fakes import P256, metadata, public_key
 
 HOST = "kms.us-east-1.amazonaws.com"
-METADATA: dict[str, object] = {
-    "AWSAccountId": ACCOUNT,
-    "KeyId": KEY_ID,
-    "Arn": KEY_ARN,
-    "KeySpec": "ECC_NIST_P256",
-    "KeyUsage": "KEY_AGREEMENT",
-    "Origin": "AWS_KMS",
-    "KeyState": "Enabled",
-    "MultiRegion": False,
-}
-PUBLIC_KEY: dict[str, object] = {
-    "KeyId": KEY_ARN,
-    "KeySpec": "ECC_NIST_P256",
-    "KeyUsage": "KEY_AGREEMENT",
-    "KeyAgreementAlgorithms": ["ECDH"],
-    "PublicKey": base64.b64encode(P256).decode(),
-}
+PUBLIC_KEY = public_key(PublicKey=base64.b64encode(P256).decode())
 
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority and the folder its files go to."""
+    """A certificate authority and the directory its files go to."""
 
     folder: Path
     key: ec.EllipticCurvePrivateKey
@@ -131,7 +115,7 @@ class FakeKms:
         self.requests.append((operation, body, headers))
         if operation in self.answers:
             return self.answers[operation](self.operations.count(operation))
-        return 200, {"KeyMetadata": METADATA} if operation == "CreateKey" else PUBLIC_KEY
+        return 200, {"KeyMetadata": metadata()} if operation == "CreateKey" else PUBLIC_KEY
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -10,9 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from foobar_enclave.errors import KmsError
-from foobar_enclave.kms import KeyMetadata, KmsConnector, KmsSession, PublicKey
+from foobar_enclave.kms import KmsConnector, KmsSession
 from foobar_enclave.nsm import NsmDevice
-from foobar_enclave.service import EnclaveService
 from foobar_shared.messages import CreateKeyRequest, Credentials
 
 PCR0 = bytes(range(1, 49))
@@ -68,46 +67,44 @@ class FakeNsm:
         return [name if isinstance(name, str) else next(iter(name)) for name in decoded]
 
 
-def metadata(**changes: object) -> KeyMetadata:
-    members: dict[str, object] = {
-        "arn": KEY_ARN,
-        "key_id": KEY_ID,
-        "account_id": ACCOUNT,
-        "spec": "ECC_NIST_P256",
-        "usage": "KEY_AGREEMENT",
-        "origin": "AWS_KMS",
-        "state": "Enabled",
-        "multi_region": False,
-    }
-    return KeyMetadata(**(members | changes))  # type: ignore[arg-type]
+def metadata(**changes: object) -> dict[str, object]:
+    return {
+        "Arn": KEY_ARN,
+        "KeyId": KEY_ID,
+        "AWSAccountId": ACCOUNT,
+        "KeySpec": "ECC_NIST_P256",
+        "KeyUsage": "KEY_AGREEMENT",
+        "Origin": "AWS_KMS",
+        "KeyState": "Enabled",
+        "MultiRegion": False,
+    } | changes
 
 
-def public_key(**changes: object) -> PublicKey:
-    members: dict[str, object] = {
-        "key_arn": KEY_ARN,
-        "spec": "ECC_NIST_P256",
-        "usage": "KEY_AGREEMENT",
-        "agreement_algorithms": ("ECDH",),
-        "der": P256,
-    }
-    return PublicKey(**(members | changes))  # type: ignore[arg-type]
+def public_key(**changes: object) -> dict[str, object]:
+    return {
+        "KeyId": KEY_ARN,
+        "KeySpec": "ECC_NIST_P256",
+        "KeyUsage": "KEY_AGREEMENT",
+        "KeyAgreementAlgorithms": ["ECDH"],
+        "PublicKey": P256,
+    } | changes
 
 
 @dataclass
-class FakeSession:
-    """A `KmsSession` that answers what it is told to, errors included."""
+class FakeSession(KmsSession):
+    """Answers what it is told to, errors included."""
 
-    metadata: KeyMetadata | KmsError = field(default_factory=metadata)
-    public_key: PublicKey | Exception = field(default_factory=public_key)
+    metadata: dict[str, object] | KmsError = field(default_factory=metadata)
+    public_key: dict[str, object] | Exception = field(default_factory=public_key)
     created: list[dict[str, str]] = field(default_factory=list)
 
-    def create_key(self, *, policy: str, description: str) -> KeyMetadata:
+    def create_key(self, *, policy: str, description: str) -> dict[str, object]:
         self.created.append({"policy": policy, "description": description})
         if isinstance(self.metadata, KmsError):
             raise self.metadata
         return self.metadata
 
-    def get_public_key(self, key_arn: str) -> PublicKey:
+    def get_public_key(self, key_arn: str) -> dict[str, object]:
         assert key_arn == KEY_ARN
         if isinstance(self.public_key, Exception):
             raise self.public_key
@@ -125,14 +122,6 @@ class FakeConnector(KmsConnector):
     def open(self, region: str, credentials: Credentials) -> KmsSession:
         self.opened.append((region, credentials))
         return self._session
-
-
-def ask(service: EnclaveService, line: bytes) -> bytes:
-    """The answer to a line."""
-    answers: list[bytes] = []
-    service.handle(line, answers.append)
-    (answer,) = answers
-    return answer
 
 
 def no_connection(*_: object, **__: object) -> NoReturn:

@@ -94,11 +94,11 @@ def test_the_partition_is_the_regions(region: str, partition: str, nsm: FakeNsm)
     arn = f"arn:{partition}:kms:{region}:{ACCOUNT}:key/{KEY_ID}"
 
     class Elsewhere(FakeSession):
-        def get_public_key(self, key_arn: str) -> object:  # type: ignore[override]
+        def get_public_key(self, key_arn: str) -> dict[str, object]:
             assert key_arn == arn
-            return public_key(key_arn=arn)
+            return public_key(KeyId=arn)
 
-    session = Elsewhere(metadata(arn=arn))
+    session = Elsewhere(metadata(Arn=arn))
     assert parse_key_claims(run(nsm, session, region=region)["user_data"]).key_arn == arn
     policy = json.loads(session.created[0]["policy"])
     assert policy["Statement"][0]["Principal"]["AWS"].startswith(f"arn:{partition}:iam::")
@@ -153,7 +153,7 @@ def test_a_key_that_may_have_been_made_is_described(nsm: FakeNsm) -> None:
     cut = KmsUnreachableError("CreateKey", "the connection was cut", sent=True)
     with pytest.raises(UnattestedKeyError, match=f'description "Locked .* {PCR0.hex()}", if any'):
         run(nsm, FakeSession(metadata=cut))
-    failed = KmsRefusedError("CreateKey", "KMSInternalException", "try again", failed=True)
+    failed = KmsRefusedError("CreateKey", "KMSInternalException", "try again", status=500)
     with pytest.raises(UnattestedKeyError, match=f"{PCR0.hex()}.*KMSInternalException: try again"):
         run(nsm, FakeSession(metadata=failed))
     endless = KmsAnswerError("KMS's answer to CreateKey is longer than it may be")
@@ -169,14 +169,14 @@ def test_a_key_that_may_have_been_made_is_described(nsm: FakeNsm) -> None:
 
 OTHER_ID = "99999999-12ab-34cd-56ef-1234567890ab"
 METADATA_CHANGES: dict[str, list[object]] = {
-    "spec": ["ECC_NIST_P384", "SYMMETRIC_DEFAULT", None],
-    "usage": ["SIGN_VERIFY", None],
-    "origin": ["EXTERNAL", "AWS_CLOUDHSM", None],
-    "state": ["PendingImport", "Disabled", "Creating", None],
-    "multi_region": [True, None],
-    "account_id": ["210987654321", None],
-    "key_id": ["", None, OTHER_ID, "alias/x", KEY_ID.upper(), KEY_ID + "\n"],
-    "arn": [
+    "KeySpec": ["ECC_NIST_P384", "SYMMETRIC_DEFAULT", None],
+    "KeyUsage": ["SIGN_VERIFY", None],
+    "Origin": ["EXTERNAL", "AWS_CLOUDHSM", None],
+    "KeyState": ["PendingImport", "Disabled", "Creating", None],
+    "MultiRegion": [True, None],
+    "AWSAccountId": ["210987654321", None],
+    "KeyId": ["", None, OTHER_ID, "alias/x", KEY_ID.upper(), KEY_ID + "\n"],
+    "Arn": [
         None,
         "",
         KEY_ARN.replace("arn:aws:", "arn:aws-cn:"),
@@ -199,22 +199,23 @@ def test_weakness_4_a_key_that_is_not_what_was_asked_for_is_not_attested(
         run(nsm, FakeSession(metadata=metadata(**{name: value})))
     assert "Attestation" not in nsm.names
     assert "\n" not in str(raised.value)
-    if name != "arn":
+    if name != "Arn":
         assert f"KMS key {KEY_ARN} was made but not attested, so delete it" in str(raised.value)
 
 
 def test_a_key_without_an_arn_is_named_by_its_id(nsm: FakeNsm) -> None:
     with pytest.raises(UnattestedKeyError, match=f"KMS key {KEY_ID} was made"):
-        run(nsm, FakeSession(metadata=metadata(arn=None)))
+        run(nsm, FakeSession(metadata=metadata(Arn=None)))
 
 
 COMPRESSED = P256_KEY.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
 PUBLIC_KEY_CHANGES: dict[str, list[object]] = {
-    "key_arn": [None, KEY_ID, KEY_ARN.replace(KEY_ID, OTHER_ID)],
-    "spec": [None, "ECC_NIST_P384"],
-    "usage": [None, "SIGN_VERIFY"],
-    "agreement_algorithms": [(), ("KEM",)],
-    "der": [
+    "KeyId": [None, KEY_ID, KEY_ARN.replace(KEY_ID, OTHER_ID)],
+    "KeySpec": [None, "ECC_NIST_P384"],
+    "KeyUsage": [None, "SIGN_VERIFY"],
+    "KeyAgreementAlgorithms": [[], ["KEM"], None],
+    "PublicKey": [
+        None,
         b"",
         b"\x30",
         P256 + b"\0",

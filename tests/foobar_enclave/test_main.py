@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from foobar_enclave import main as main_module
-from foobar_enclave.main import main, run
+from foobar_enclave.main import NOBODY, give_up_root, main
 from foobar_enclave.nsm import NsmDevice
-from foobar_enclave.privileges import give_up_root
-from foobar_enclave.server import EnclaveServer
 from foobar_shared import VERSION
 from foobar_shared.framing import LineSocket
 from foobar_shared.messages import (
@@ -31,7 +28,7 @@ from foobar_shared.messages import (
     encode_request,
     parse_response,
 )
-from tests.foobar_enclave.fakes import NONCE, PCR0, REQUEST, FakeNsm, no_connection
+from tests.foobar_enclave.fakes import NONCE, PCR0, REQUEST, FakeNsm
 
 ROOT: Final = Path(__file__).parents[2]
 LOG_LINE: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|WARNING) event=\S.*")
@@ -101,18 +98,6 @@ def test_it_serves_until_a_signal_and_ends_cleanly(
     assert lines[-1].endswith("event=stop")
 
 
-def test_each_start_makes_a_key_of_its_own(socket_folder: Path) -> None:
-    keys = set()
-    for _ in range(2):
-        with enclave(socket_folder) as (_, path):
-            (answer,) = ask(path, encode_request(GetAttestationRequest()))
-        path.unlink()
-        response = parse_response(answer)
-        assert isinstance(response, AttestationResponse)
-        keys.add(cbor2.loads(response.attestation)["public_key"])
-    assert len(keys) == 2
-
-
 def test_weakness_2_a_debug_enclave_says_so_on_its_console(socket_folder: Path) -> None:
     with enclave(socket_folder, "debug") as (process, path):
         (answer,) = ask(path, encode_request(REQUEST))
@@ -123,61 +108,85 @@ def test_weakness_2_a_debug_enclave_says_so_on_its_console(socket_folder: Path) 
 
 
 def test_entropy_is_fed_and_rights_are_given_up_before_the_key_is_made(
-    monkeypatch: pytest.MonkeyPatch,
+    socket_folder: Path,
 ) -> None:
-    done: list[str] = []
+    """The order is the module's requests, the rights, and then the library's call."""
+    result = subprocess.run(
+        python("-c", ORDER, str(socket_folder / "enclave")),
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    assert result.stdout.splitlines() == [
+        "rights after ['DescribePCR', 'GetRandom']",
+        "key {'public_exponent': 65537, 'key_size': 2048}",
+    ]
+    assert "event=entropy bytes=256" in result.stderr
 
-    class Stop(Exception):  # noqa: N818
-        pass
 
-    def make_key(**arguments: int) -> rsa.RSAPrivateKey:
-        done.append(f"key {arguments['key_size']} {arguments['public_exponent']}")
-        raise Stop
+ORDER = """
+import sys
+from cryptography.hazmat.primitives.asymmetric import rsa
+from foobar_enclave.main import run
+from foobar_shared.addresses import UnixAddress, listen
+from tests.foobar_enclave.fakes import FakeNsm, no_connection
 
-    monkeypatch.setattr(
-        main_module, "feed_kernel_pool", lambda nsm: done.append(f"entropy {nsm.random()[:3]!r}")
+def make_key(**arguments):
+    print("key", arguments)
+    sys.exit()
+
+rsa.generate_private_key = make_key
+nsm = FakeNsm()
+with listen(UnixAddress(sys.argv[1])) as listener:
+    run(
+        nsm=nsm.device, listener=listener, connect=no_connection,
+        give_up=lambda: print("rights after", nsm.names),
     )
-    monkeypatch.setattr("foobar_enclave.main.rsa.generate_private_key", make_key)
-    with socket.socket() as listener, pytest.raises(Stop):
-        run(
-            nsm=FakeNsm().device,
-            listener=listener,
-            connect=no_connection,
-            give_up=lambda: done.append("rights"),
-        )
-    assert done == [r"entropy b'\x00\x01\x02'", "rights", "key 2048 65537"]
+"""
 
 
-def test_a_signal_during_the_start_is_not_lost(
-    monkeypatch: pytest.MonkeyPatch, rsa_key: rsa.RSAPrivateKey
+PROGRAM = """
+import os
+from foobar_enclave.main import give_up_root
+
+give_up_root()
+print(os.getresuid(), os.getresgid(), os.getgroups())
+for line in open("/proc/self/status"):
+    if line.startswith(("CapPrm", "CapEff")):
+        print(int(line.split()[1], 16))
+try:
+    os.setuid(0)
+except PermissionError:
+    print("no way back")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_root_becomes_nobody_for_good() -> None:
+    done = subprocess.run(
+        python("-c", PROGRAM), capture_output=True, text=True, check=True, timeout=30
+    )
+    ids = (NOBODY, NOBODY, NOBODY)
+    assert done.stdout.splitlines() == [f"{ids} {ids} []", "0", "0", "no way back"]
+
+
+def test_another_user_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for name in ("setgroups", "setresgid", "setresuid"):
+        monkeypatch.delattr(os, name)
+    give_up_root()
+
+
+@pytest.mark.parametrize("failing", ["setgroups", "setresgid", "setresuid"])
+def test_a_refusal_to_let_go_is_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    def make_key(**_: int) -> rsa.RSAPrivateKey:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return rsa_key
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("foobar_enclave.main.rsa.generate_private_key", make_key)
-    before = signal.getsignal(signal.SIGTERM)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        run(nsm=FakeNsm().device, listener=listener, connect=no_connection)
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_signal_while_it_serves_ends_it(
-    monkeypatch: pytest.MonkeyPatch, rsa_key: rsa.RSAPrivateKey
-) -> None:
-    monkeypatch.setattr("foobar_enclave.main.rsa.generate_private_key", lambda **_: rsa_key)
-    real = EnclaveServer.serve_forever
-
-    def serve(server: EnclaveServer) -> None:
-        with socket.create_connection(listener.getsockname()) as peer:
-            peer.sendall(b"{}\n")
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-            real(server)
-
-    monkeypatch.setattr(EnclaveServer, "serve_forever", serve)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        run(nsm=FakeNsm().device, listener=listener, connect=no_connection)
-        assert listener.fileno() >= 0
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for name in ("setgroups", "setresgid", "setresuid"):
+        monkeypatch.setattr(os, name, refuse if name == failing else lambda *_: None)
+    with pytest.raises(PermissionError):
+        give_up_root()
 
 
 def test_outside_of_an_enclave_it_says_so_in_one_line() -> None:

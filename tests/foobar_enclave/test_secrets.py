@@ -12,20 +12,22 @@ from typing import NoReturn
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from foobar_enclave.kms import KmsConnector
 from foobar_enclave.service import EnclaveService
-from foobar_shared import envelope
 from foobar_shared.messages import DecryptRequest, encode_request
 from tests.foobar_enclave.ber import enveloped
 from tests.foobar_enclave.fake_kms import HOST, Authority, FakeKms, refusal
-from tests.foobar_enclave.fakes import CREDENTIALS, REQUEST, FakeNsm, ask
+from tests.foobar_enclave.fakes import CREDENTIALS, REQUEST, FakeNsm
 
 SECRET = b"canary of a shared secret, 32 by"
 PLAINTEXT = b"canary plaintext, attack at dawn"
 NONCE = b"twelve bytes"
-CIPHERTEXT = AESGCM(envelope._content_encryption_key(SECRET)).encrypt(NONCE, PLAINTEXT, None)
+CEK = HKDF(SHA256(), 32, b"foobar-service-salt", b"").derive(SECRET)
+CIPHERTEXT = AESGCM(CEK).encrypt(NONCE, PLAINTEXT, None)
 
 
 @pytest.fixture
@@ -61,17 +63,17 @@ def test_weakness_10_nothing_secret_is_logged_or_answered(
         encode_request(REQUEST)[:-3],
     ]
     service = EnclaveService(nsm=FakeNsm().device, kms=connector, key=rsa_key)
-    answers = [ask(service, line) for line in lines]
+    answers = [service.handle(line) for line in lines]
     assert b'"decrypt"' in answers[0]
     assert b'"createKey"' in answers[3]
     kms.answers["CreateKey"] = lambda _: refusal("InvalidSignatureException", echo)
-    answers.append(ask(service, encode_request(REQUEST)))
+    answers.append(service.handle(encode_request(REQUEST)))
     assert b"InvalidSignatureException: [secret] [secret] [secret]" in answers[-1]
     kms.answers["CreateKey"] = lambda _: b"HTTP/1.1 200 OK\r\n" + echo.encode()
-    answers.append(ask(service, encode_request(REQUEST)))
+    answers.append(service.handle(encode_request(REQUEST)))
     broken = KmsConnector(lambda: _fail(echo), ca_file=authority.ca_file)
     service = EnclaveService(nsm=FakeNsm().device, kms=broken, key=rsa_key)
-    answers.append(ask(service, encode_request(REQUEST)))
+    answers.append(service.handle(encode_request(REQUEST)))
 
     private = rsa_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     primes = rsa_key.private_numbers()
@@ -80,7 +82,7 @@ def test_weakness_10_nothing_secret_is_logged_or_answered(
     for secret in (
         SECRET,
         PLAINTEXT,
-        envelope._content_encryption_key(SECRET),
+        CEK,
         CREDENTIALS.access_key_id.encode(),
         CREDENTIALS.secret_access_key.encode(),
         CREDENTIALS.token.encode(),

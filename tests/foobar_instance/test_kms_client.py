@@ -10,11 +10,11 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.stub import Stubber
 
-from foobar_enclave.limits import Limits
 from foobar_instance.errors import KmsError, KmsStaleAttestationError
 from foobar_instance.kms_client import KmsService
 from foobar_shared.addresses import TcpAddress
 from foobar_shared.messages import MAX_ENVELOPED_DATA
+from foobar_shared.timeouts import REQUEST_IDLE
 from tests.foobar_instance.documents import KEY_ARN, KEY_ID, PUBLIC_KEY, REGION
 
 SDK = {
@@ -218,7 +218,7 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_attempts_end_before_the_enclave_drops_an_idle_connection(kms: KmsService) -> None:
     settings = vars(kms._client.meta.config)
     attempt = settings["connect_timeout"] + settings["read_timeout"]
-    assert attempt * settings["retries"]["total_max_attempts"] + 5 < Limits().idle
+    assert attempt * settings["retries"]["total_max_attempts"] + 5 < REQUEST_IDLE
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def _lock(device: NsmDevice) -> list[str]:
     """Extends the free register, locks it, and extends it once more."""
     extend = {"index": FREE_REGISTER, "data": USER_DATA}
     steps: list[Callable[[], object]] = [
-        lambda: device._ask("ExtendPCR", extend).data("data").hex(),
+        lambda: device._ask("ExtendPCR", extend).take("data", bytes).hex(),
         # The answer to LockPCR is its bare name, without fields.
         lambda: device._transport.exchange(_lock_request()).hex(),
         lambda: device._ask("ExtendPCR", extend),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foobar_enclave.text import one_line
+from foobar_enclave.errors import one_line
 
 
 def test_ordinary_text_is_left_alone() -> None:
