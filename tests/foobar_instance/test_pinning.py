@@ -17,7 +17,7 @@ from foobar_instance.pinning import (
     make_trust,
 )
 from tests.foobar_instance.conftest import Told
-from tests.foobar_instance.documents import Signer
+from tests.support.documents import Signer
 
 ZERO = "00" * 48
 ONE = "11" * 48

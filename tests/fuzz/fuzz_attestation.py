@@ -21,8 +21,8 @@ with atheris.instrument_imports(include=["foobar_instance.attestation"]):
         parse_attestation,
     )
     from foobar_instance.attestation._rules import MAX_CERTIFICATE, MAX_PAYLOAD
-    from tests.foobar_instance.attestation.forge import chain, document, fields, root
-    from tests.vectors import FOLDER
+    from tests.support.forge import chain, document, fields, root
+    from tests.support.vectors import FOLDER
 
 ORIGINAL = document(nonce=b"nonce", user_data=b"user data")
 CONTENT = parse_attestation(ORIGINAL)

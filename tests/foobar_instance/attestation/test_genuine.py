@@ -18,8 +18,8 @@ from foobar_instance.attestation import (
     parse_attestation,
     verify_attestation,
 )
-from tests.foobar_instance.attestation.forge import document, root
-from tests.vectors import Vector, vector, vector_path, vectors
+from tests.support.forge import document, root
+from tests.support.vectors import Vector, vector, vector_path, vectors
 
 SECOND = timedelta(seconds=1)
 # What breaks first, where the manifest names several faults.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(os.environ.get("FOOBAR_VECTORS") or Path(__file__).parents[2] / "shared" / "vectors")
+FOLDER = Path(os.environ.get("FOOBAR_VECTORS") or Path(__file__).parents[3] / "shared" / "vectors")
 
 
 @dataclass(frozen=True, slots=True)
