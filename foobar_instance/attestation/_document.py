@@ -25,7 +25,7 @@ class Attestation:
         module_id: `<instance id>-enc<16 hexadecimal digits>` in genuine documents.
         timestamp: when the Nitro Secure Module signed, to the millisecond; aware, UTC.
         digest: `SHA384`.
-        pcrs: the locked platform configuration registers, index to 48 bytes; read-only.
+        pcrs: the locked PCRs, index to 48 bytes; read-only.
         certificate: DER of the leaf certificate.
         cabundle: DER of the certificates from the root to the leaf's issuer.
         public_key: up to 1,024 bytes that the enclave chose, or None; also `user_data` and `nonce`.

@@ -39,7 +39,7 @@ def test_each_contestant_verifies(kind: str) -> None:
 
 @pytest.mark.usefixtures("development")
 def test_a_contestant_that_lacks_something_says_what() -> None:
-    with pytest.raises(verifiers._AbsentError, match="evervault|root"):
+    with pytest.raises(verifiers._AbsentError, match=r"evervault|root"):
         KINDS["evervault"]()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from io import BytesIO
 
 import cbor2
@@ -202,3 +204,11 @@ def test_cbor2_reads_no_further_than_the_item() -> None:
     stream = BytesIO(b"\x01\x02")
     assert cbor2.CBORDecoder(stream).decode() == 1
     assert stream.read() == b"\x02"
+
+
+def test_pycose_brings_no_second_x509_library() -> None:
+    program = "import sys, foobar_instance.attestation; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    loaded = set(done.stdout.decode().split())
+    assert "pycose" in loaded
+    assert not loaded & {"certvalidator", "oscrypto", "asn1crypto"}

@@ -174,10 +174,10 @@ def namesake() -> Attestation:
 
 
 def tpm_fields() -> dict[str, object]:
-    """As EC2's NitroTPM documents are: 24 registers under another name."""
-    registers = dict.fromkeys(range(24), b"\1" * 48)
+    """As EC2's NitroTPM documents are: 24 PCRs under another name."""
+    pcrs = dict.fromkeys(range(24), b"\1" * 48)
     kept = {name: value for name, value in fields().items() if name != "pcrs"}
-    return kept | {"nitrotpm_pcrs": registers}
+    return kept | {"nitrotpm_pcrs": pcrs}
 
 
 def replaced(name: str, value: object) -> Attestation:
