@@ -92,7 +92,9 @@ def _measurements_field(path: Path) -> dict[str, object]:
     try:
         fields = parse_json_object(text).get("Measurements")
     except MessageError as error:
-        raise MeasurementsError(f"{path}: {error}") from error
+        raise MeasurementsError(
+            f"{path}: not what nitro-cli build-enclave prints: {error}"
+        ) from error
     if not isinstance(fields, dict):
         raise MeasurementsError(f"{path}: not what nitro-cli build-enclave prints")
     return fields
