@@ -6,7 +6,6 @@ of them verify the one document of `benchmarks.documents`, again and again, in o
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -18,15 +17,13 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from benchmarks.documents import document
 from benchmarks.rounds import Contestant, rate
-from foobar_instance.attestation import Verifier, es384
+from foobar_instance.attestation import Verifier
 from foobar_instance.attestation._document import parse_message
-from foobar_instance.attestation.es384 import CryptographyKey
 
 SECONDS: Final = 0.7
 EVERVAULT: Final = "evervault-attestation-bindings"  # the peer
@@ -117,90 +114,42 @@ def _root() -> x509.Certificate | None:
     return x509.load_pem_x509_certificate(pem) if pem else None
 
 
-def _warm(*, accelerated: bool) -> Work:
-    _choose(accelerated=accelerated)
+def _warm() -> Work:
     verifier, raw = Verifier(_root()), document().raw
-    for _ in range(2):
-        verifier.verify(raw)
+    verifier.verify(raw)
     return lambda: verifier.verify(raw)
 
 
-def _cold(*, accelerated: bool, neighbours: bool = False) -> Work:
-    """As for another enclave each time: the root is known, and no chain is remembered.
-
-    The authorities are, where the enclaves are `neighbours` on one instance.
-    """
-    _choose(accelerated=accelerated)
-    verifier, raw = Verifier(_root()), document().raw
-    for _ in range(2):
-        verifier.verify(raw)
-    chains = verifier._chains  # noqa: SLF001 - to forget them
-    paths = chains._paths()  # noqa: SLF001
-    assert paths is not None  # noqa: S101 - every root that documents are under has AWS's form
-
-    def verify() -> object:
-        chains._chains.clear()  # noqa: SLF001
-        if not neighbours:
-            paths._authority.cache_clear()  # noqa: SLF001
-        return verifier.verify(raw)
-
-    verify()
-    return verify
+def _cold() -> Work:
+    """As for another enclave each time: no chain is remembered."""
+    root, raw = _root(), document().raw
+    return lambda: Verifier(root).verify(raw)
 
 
-def _bare(*, accelerated: bool) -> Work:
-    """One signature's verification, with the key and the bytes at hand."""
-    _choose(accelerated=accelerated)
+def _bare() -> Work:
+    """One signature's verification, with the key at hand."""
     message, attestation = parse_message(document().raw)
-    certificate = x509.load_der_x509_certificate(attestation.certificate)
-    public_key = certificate.public_key()
-    assert isinstance(public_key, ec.EllipticCurvePublicKey)  # noqa: S101 - every leaf's is
-    signed, signature = message.to_be_signed(), message.signature
-    der = encode_dss_signature(*(int.from_bytes(part) for part in _halves(signature)))
-    fast = CryptographyKey(public_key).for_many()
-    if isinstance(fast, es384.AwsLcKey):
-        key, digest = fast.key, hashlib.sha384(signed).digest()
-        return lambda: key.verify(digest, der)
-    algorithm = ec.ECDSA(SHA384())
-    return lambda: public_key.verify(der, signed, algorithm)
+    key = _leaf_key(attestation.certificate)
+    return lambda: message.verify_signature(key)
 
 
 def _new_key() -> Work:
     """One signature's verification, by a key that is read from its certificate first."""
-    _choose(accelerated=False)
     message, attestation = parse_message(document().raw)
-    signed, signature = message.to_be_signed(), message.signature
-
-    def verify() -> None:
-        key = x509.load_der_x509_certificate(attestation.certificate).public_key()
-        assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101 - every leaf's is
-        assert CryptographyKey(key).verify(signed, signature)  # noqa: S101 - it is genuine
-
-    return verify
+    return lambda: message.verify_signature(_leaf_key(attestation.certificate))
 
 
-def _halves(signature: bytes) -> tuple[bytes, bytes]:
-    middle = len(signature) // 2
-    return signature[:middle], signature[middle:]
-
-
-def _choose(*, accelerated: bool) -> None:
-    if accelerated and es384._aws_lc() is None:  # noqa: SLF001 - to measure either
-        raise _AbsentError("awscrt is not installed: pip install .[fast]")
-    if not accelerated:
-        es384._aws_lc = lambda: None  # type: ignore[assignment] # noqa: SLF001
+def _leaf_key(der: bytes) -> ec.EllipticCurvePublicKey:
+    key = x509.load_der_x509_certificate(der).public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101 - every leaf's is
+    return key
 
 
 KINDS: Final[dict[str, Callable[[], Work]]] = {
-    "warm": lambda: _warm(accelerated=False),
-    "warm-aws-lc": lambda: _warm(accelerated=True),
-    "cold": lambda: _cold(accelerated=False),
-    "cold-aws-lc": lambda: _cold(accelerated=True),
-    "neighbours": lambda: _cold(accelerated=False, neighbours=True),
-    "neighbours-aws-lc": lambda: _cold(accelerated=True, neighbours=True),
+    "warm": _warm,
+    "cold": _cold,
     "new-key": _new_key,
-    "bare": lambda: _bare(accelerated=False),
-    "bare-aws-lc": lambda: _bare(accelerated=True),
+    "bare": _bare,
     "evervault": _evervault,
 }
 

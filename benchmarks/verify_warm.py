@@ -7,9 +7,7 @@ from benchmarks.rounds import take
 from benchmarks.verifiers import EVERVAULT, contestant
 
 OURS = "kept Verifier"
-FAST = "kept Verifier, AWS-LC"
 LIMIT = "two bare P-384 verifications"
-FAST_LIMIT = "two bare P-384 verifications, AWS-LC"
 
 
 def run(rounds: int) -> Section:
@@ -18,14 +16,12 @@ def run(rounds: int) -> Section:
         [
             contestant(EVERVAULT, "evervault"),
             contestant(OURS, "warm"),
-            contestant(FAST, "warm-aws-lc"),
             contestant(LIMIT, "bare", share=2),
-            contestant(FAST_LIMIT, "bare-aws-lc", share=2),
         ],
         rounds=rounds,
         unit="documents/s",
     )
-    ours, fast, peer = measured[OURS], measured[FAST], measured[EVERVAULT]
+    ours, peer = measured[OURS], measured[EVERVAULT]
     return Section(
         name="verify-warm",
         work="One thread verifies a document of one enclave again and again. A remembered chain "
@@ -33,11 +29,8 @@ def run(rounds: int) -> Section:
         measurements=tuple(measured.values()),
         ratios=(
             ratio_of(ours, peer, bound=3),
-            ratio_of(fast, peer, bound=9),
             ratio_of(ours, measured[LIMIT]),
-            ratio_of(fast, measured[FAST_LIMIT], bound=0.8),
             _of_one(ours, measured[LIMIT]),
-            _of_one(fast, measured[FAST_LIMIT]),
         ),
     )
 

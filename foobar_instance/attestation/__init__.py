@@ -1,4 +1,4 @@
-"""Verifies the attestation documents of AWS Nitro Enclaves; docs/verification.md explains how."""
+"""Verify the attestation documents of AWS Nitro Enclaves; docs/verification.md explains how."""
 
 from foobar_instance.attestation._document import Attestation, parse_attestation
 from foobar_instance.attestation.anchors import Partition, packaged_root

@@ -1,37 +1,27 @@
-"""COSE_Sign1: strict structure before anything is trusted; the signature is checked in `es384`."""
+"""COSE_Sign1: strict form first, by hand; then pycose's message with `cryptography`'s signature."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
 import cbor2
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA384
+from pycose.messages.sign1message import Sign1Message
 
-from foobar_instance.attestation._rules import (
-    CBOR,
-    COSE_ALGORITHM,
-    COSE_ARRAY,
-    COSE_PAYLOAD,
-    COSE_SIGNATURE,
-    COSE_TAG,
-    COSE_UNPROTECTED,
-    MAX_DEPTH,
-    MAX_DOCUMENT,
-    MAX_PAYLOAD,
-    SIGNATURE_BYTES,
-    SIZE,
-    Rule,
-)
+from foobar_instance.attestation import _rules as rules
+from foobar_instance.attestation._rules import Rule, kind
 
-_TAG: Final = 18  # RFC 9052 section 2
 _ES384_PROTECTED: Final = bytes.fromhex("a1013822")  # {1: -35}, RFC 9053 table 1
+_HALF: Final = rules.SIGNATURE_BYTES // 2
 
 
-@dataclass(frozen=True, slots=True)
-class SignedMessage:
-    """A COSE_Sign1 message under ES384, without unprotected headers.
+class Es384Message(Sign1Message):
+    """A COSE_Sign1 message under ES384, as `decode_message` returns it.
 
     Attributes:
         payload: a serialized CBOR map, as received.
@@ -41,39 +31,64 @@ class SignedMessage:
     payload: bytes
     signature: bytes
 
-    def to_be_signed(self) -> bytes:
-        """The Sig_structure of RFC 9052 section 4.4 with empty external data, as CBOR."""
-        return cbor2.dumps(["Signature1", _ES384_PROTECTED, b"", self.payload])
+    # pycose's own takes the key from `self.key`, in a form of its own.
+    def verify_signature(self, key: ec.EllipticCurvePublicKey) -> bool:  # type: ignore[override]
+        """Return whether the signature is by `key`, a P-384 key, over this payload.
+
+        `cryptography` checks it in place of pycose's `ecdsa`. Both (r, s) and (r, n - s) verify,
+        and genuine documents have either: a document's hash does not identify it.
+        """
+        r, s = self.signature[:_HALF], self.signature[_HALF:]
+        der = encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
+        try:
+            key.verify(der, self._create_sig_structure(), ec.ECDSA(SHA384()))
+        except InvalidSignature:
+            return False
+        return True
 
 
-class _InertTags(Mapping[int, Callable[[object, bool], object]]):
-    """Has cbor2 leave every tag as a `CBORTag`.
+def decode_message(document: bytes) -> Es384Message:
+    """Return the COSE_Sign1 message of a document whose parts have the demanded form.
 
-    By itself it drops some tags (55799, 28), so that forms pass that no document has, and makes
-    decimals, dates or parsed mail of others: work that a document's sender should not choose.
+    Raises:
+        MalformedAttestation: a rule of sections 3.1 or 3.2 of AWS's process is broken.
     """
-
-    def __getitem__(self, tag: int) -> Callable[[object, bool], object]:
-        return lambda value, _: cbor2.CBORTag(tag, value)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
+    if not 0 < len(document) <= rules.MAX_DOCUMENT:
+        raise rules.SIZE.broken(f"this one has {len(document)}")
+    item = decode_cbor(document, rules.CBOR)
+    if isinstance(item, cbor2.CBORTag):
+        if item.tag != Es384Message.cbor_tag:
+            raise rules.COSE_TAG.broken(f"this one has tag {item.tag}")
+        item = item.value
+    if not isinstance(item, list | tuple) or len(item) != 4:
+        raise rules.COSE_ARRAY.broken(f"this one is {kind(item)}")
+    protected, unprotected, payload, signature = item
+    if protected != _ES384_PROTECTED:
+        raise rules.COSE_ALGORITHM.broken(f"it is {kind(protected)}")
+    if not isinstance(unprotected, Mapping) or unprotected:
+        raise rules.COSE_UNPROTECTED.broken(f"it is {kind(unprotected)}")
+    if not isinstance(payload, bytes) or not 0 < len(payload) <= rules.MAX_PAYLOAD:
+        raise rules.COSE_PAYLOAD.broken(f"it is {kind(payload)}")
+    if not isinstance(signature, bytes) or len(signature) != rules.SIGNATURE_BYTES:
+        raise rules.COSE_SIGNATURE.broken(f"it is {kind(signature)}")
+    # pycose's own decoder takes neither an untagged message nor what cbor2 6 returns. The headers
+    # are constants here: a sender chooses nothing that pycose interprets.
+    message = Es384Message(phdr_encoded=_ES384_PROTECTED, payload=payload)
+    message.signature = signature
+    return message
 
 
 def decode_cbor(data: bytes, rule: Rule) -> object:
-    """The one CBOR item in `data`: no key twice, tags as they are, bounded depth, nothing after.
+    """Return the one CBOR item in `data`: no key twice, tags as they are, bounded depth.
 
     Raises:
-        AttestationError: of `rule`.
+        AttestationError: of `rule`; also where bytes follow the item.
     """
     stream = BytesIO(data)
     try:
         value: object = cbor2.CBORDecoder(
             stream,
-            max_depth=MAX_DEPTH,
+            max_depth=rules.MAX_DEPTH,
             allow_duplicate_keys=False,
             semantic_decoders=_InertTags(),
         ).decode()
@@ -84,37 +99,18 @@ def decode_cbor(data: bytes, rule: Rule) -> object:
     return value
 
 
-def decode_message(document: bytes) -> SignedMessage:
-    """The COSE_Sign1 message of a document whose parts have the demanded form.
+class _InertTags(Mapping[int, Callable[[object, bool], object]]):
+    """Make cbor2 leave every tag as a `CBORTag`.
 
-    Raises:
-        MalformedAttestation: a rule of sections 3.1 or 3.2 of AWS's process is broken.
+    By itself it drops some tags (55799, 28), so that forms pass that no document has. Others it
+    turns into decimals, dates or parsed mail: work that a sender should not choose.
     """
-    if not 0 < len(document) <= MAX_DOCUMENT:
-        raise SIZE.broken(f"this one has {len(document)}")
-    item = decode_cbor(document, CBOR)
-    if isinstance(item, cbor2.CBORTag):
-        if item.tag != _TAG:
-            raise COSE_TAG.broken(f"this one has tag {item.tag}")
-        item = item.value
-    if not isinstance(item, list | tuple) or len(item) != 4:
-        raise COSE_ARRAY.broken(f"this one is {kind(item)}")
-    protected, unprotected, payload, signature = item
-    if protected != _ES384_PROTECTED:
-        raise COSE_ALGORITHM.broken(f"it is {kind(protected)}")
-    if not isinstance(unprotected, Mapping) or unprotected:
-        raise COSE_UNPROTECTED.broken(f"it is {kind(unprotected)}")
-    if not isinstance(payload, bytes) or not 0 < len(payload) <= MAX_PAYLOAD:
-        raise COSE_PAYLOAD.broken(f"it is {kind(payload)}")
-    if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
-        raise COSE_SIGNATURE.broken(f"it is {kind(signature)}")
-    return SignedMessage(payload, signature)
 
+    def __getitem__(self, tag: int) -> Callable[[object, bool], object]:
+        return lambda value, _: cbor2.CBORTag(tag, value)
 
-def kind(value: object) -> str:
-    """What a hostile value is, without its content."""
-    if isinstance(value, bytes):
-        return f"a byte string of {len(value)} bytes"
-    if isinstance(value, list | tuple | Mapping):
-        return f"a {'map' if isinstance(value, Mapping) else 'list'} of {len(value)}"
-    return "null" if value is None else f"of type {type(value).__name__}"
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0

@@ -1,4 +1,4 @@
-"""The trust anchors that AWS publishes, packaged with the fingerprints they are checked against."""
+"""The trust anchors that AWS publishes, checked against their published fingerprints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 Partition: TypeAlias = Literal["aws", "aws-us-gov"]
 
 # importlib.resources takes longer to load than click does.
-_FOLDER: Final = Path(__file__).with_name("roots")
+_DIRECTORY: Final = Path(__file__).with_name("roots")
 # SHA-256 of the DER, from AWS's "Verifying the root of trust" for each partition.
 _ROOTS: Final[dict[Partition, tuple[str, str]]] = {
     "aws": (
@@ -29,21 +29,20 @@ _ROOTS: Final[dict[Partition, tuple[str, str]]] = {
 
 
 def partition_of(der: bytes) -> Partition | None:
-    """The partition whose packaged root has this DER, if any."""
+    """Return the partition whose packaged root has this DER, if any."""
     found = hashlib.sha256(der).hexdigest()
     return next((name for name, (_, fingerprint) in _ROOTS.items() if found == fingerprint), None)
 
 
 @functools.cache
 def packaged_root(partition: Partition = "aws") -> x509.Certificate:
-    """The AWS Nitro Enclaves root certificate of a partition.
+    """Return the AWS Nitro Enclaves root certificate of a partition.
 
     Raises:
-        RuntimeError: the packaged file is not the certificate that AWS publishes: the
-            installation has been tampered with or is damaged.
+        RuntimeError: the packaged file is not the certificate that AWS publishes.
     """
     name, fingerprint = _ROOTS[partition]
-    pem = (_FOLDER / name).read_bytes()
+    pem = (_DIRECTORY / name).read_bytes()
     root = x509.load_pem_x509_certificate(pem)
     found = hashlib.sha256(root.public_bytes(Encoding.DER)).hexdigest()
     if not hmac.compare_digest(found, fingerprint):

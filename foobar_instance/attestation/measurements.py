@@ -1,9 +1,8 @@
-"""The measurements that a verifier expects, and their comparison with a document's."""
+"""The measurements that a verifier expects, and how they are compared with a document's."""
 
 from __future__ import annotations
 
 import hmac
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,8 +12,11 @@ from types import MappingProxyType
 from typing import Final
 
 from foobar_instance.attestation._document import Attestation
-from foobar_instance.attestation._rules import MAX_PCRS, MEASUREMENTS, PCR_BYTES
+from foobar_instance.attestation._rules import MAX_PCRS, MEASUREMENTS
 from foobar_instance.attestation.errors import MeasurementsError
+from foobar_shared.encoding import parse_json_object
+from foobar_shared.errors import MessageError
+from foobar_shared.key_policy import PCR_BYTES, is_debug_mode
 
 _MAX_FILE: Final = 64 * 1024
 _HEX: Final = re.compile(rf"[0-9a-fA-F]{{{2 * PCR_BYTES}}}", re.ASCII)
@@ -39,7 +41,7 @@ class Measurements:
 
     @classmethod
     def from_mapping(cls, pcrs: Mapping[int, str]) -> Measurements:
-        """From index to 96 hexadecimal digits, in either case.
+        """Return the measurements of a mapping from index to 96 hexadecimal digits of either case.
 
         Raises:
             MeasurementsError: empty, an unknown index, or not 96 hexadecimal digits.
@@ -48,11 +50,11 @@ class Measurements:
 
     @classmethod
     def from_nitro_cli_json(cls, path: str | os.PathLike[str]) -> Measurements:
-        """From the JSON that `nitro-cli build-enclave` prints, in a file.
+        """Read the JSON that `nitro-cli build-enclave` prints from a file.
 
         Raises:
-            MeasurementsError: the file can't be read, is not such JSON, names no PCR0, or one that
-                is all zero, as every debug-mode enclave has it (`from_mapping` takes that).
+            MeasurementsError: the file can't be read, is not such JSON, or names no PCR0 or an
+                all-zero one, which every debug-mode enclave has (`from_mapping` takes that).
         """
         path = Path(path)
         fields = _measurements_field(path)
@@ -60,7 +62,7 @@ class Measurements:
         if 0 not in pcrs:
             raise MeasurementsError(f"{path}: no PCR0 in it")
         values = {index: _from_hex(f"{path}: PCR{index}", pcrs[index]) for index in pcrs}
-        if not any(values[0]):
+        if is_debug_mode(values[0]):
             raise MeasurementsError(f"{path}: PCR0 is all zero, which is no image's but debug mode")
         return cls(values)
 
@@ -88,30 +90,24 @@ def _measurements_field(path: Path) -> dict[str, object]:
     if len(text) > _MAX_FILE:
         raise MeasurementsError(f"{path}: longer than {_MAX_FILE} bytes")
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise MeasurementsError(f"{path}: not JSON with each key once") from error
-    fields = value.get("Measurements") if isinstance(value, dict) else None
+        fields = parse_json_object(text).get("Measurements")
+    except MessageError as error:
+        raise MeasurementsError(
+            f"{path}: not what nitro-cli build-enclave prints: {error}"
+        ) from error
     if not isinstance(fields, dict):
         raise MeasurementsError(f"{path}: not what nitro-cli build-enclave prints")
     return fields
 
 
 def _pcr_fields(path: Path, fields: dict[str, object]) -> Iterator[tuple[int, object]]:
-    """Index and value of each PCR. A misspelt name must not silently leave a PCR unchecked."""
+    """Yield index and value of each PCR; refuse a misspelt name, which would go unchecked."""
     for name, value in fields.items():
         match = _PCR_NAME.fullmatch(name)
         if match and int(match[1]) < MAX_PCRS:
             yield int(match[1]), value
         elif name.upper().startswith("PCR"):
             raise MeasurementsError(f"{path}: {name[:20]!a} is not the name of a PCR")
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key is given twice")
-    return value
 
 
 def _from_hex(what: str, value: object) -> bytes:

@@ -1,4 +1,4 @@
-"""The validation process: each document through every rule, in one order."""
+"""The validation process: every document goes through all rules, in one order."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CLOCK_SKEW: Final = timedelta(minutes=1)
 
 
 class Verifier:
-    """Verifies attestation documents under one root; keep it for many. Thread-safe.
+    """Verify attestation documents under one root. Thread-safe.
 
-    Certificate chains that have been validated are remembered, so that further documents of the
-    same enclave cost their signature alone.
+    A kept verifier remembers the chains that it has validated: a further document of the same
+    enclave costs one signature.
     """
 
     def __init__(self, root: x509.Certificate | None = None) -> None:
-        """A verifier under `root`, or under the packaged AWS root of the `aws` partition."""
+        """Trust `root`, or the packaged AWS root of the `aws` partition."""
         self._chains = ChainVerifier(packaged_root() if root is None else root)
 
     def verify(
@@ -39,26 +39,26 @@ class Verifier:
         max_age: timedelta | None = None,
         allow_debug: bool = False,
     ) -> Attestation:
-        """The content of a document that passes every check, made in this order.
+        """Return the content of a document that passes every check, in this order.
 
         1. Form: COSE structure and payload, within bounds (AWS 3.1, 3.2.1, 3.2.2).
         2. Chain: from the leaf to the trusted root, at the time that counts (AWS 3.2.3, 3.2.4).
         3. Signature: the leaf's, over the payload as it was received (AWS 3.2).
-        4. Mode and measurements: the enclave that the verifier trusts.
-        5. Freshness: the answer to this very question.
+        4. Mode and measurements: not in debug mode, and an expected enclave.
+        5. Freshness: the answer to this request, signed just now.
 
         Args:
             document: raw COSE_Sign1 bytes.
             at: aware; when the certificates must be valid. None is the document's own signed time,
-                as a saved document must be judged: leaf certificates live three hours.
+                for saved documents: leaf certificates live three hours.
             measurements: the expected PCRs; None accepts every enclave.
             nonce: what the document must carry; None accepts any.
-            max_age: refuses documents signed longer ago than this before `at`, the wall clock, or
-                more than `CLOCK_SKEW` after it.
+            max_age: how long before `at`, the wall clock, the document may have been signed. It
+                may also have been signed up to `CLOCK_SKEW` after `at`.
             allow_debug: accept a debug-mode enclave, whose PCR0 proves nothing.
 
         Raises:
-            AttestationError: the rule that is broken, by subclass and by name.
+            AttestationError: a rule is broken; the subclass and `rule` say which.
             ValueError: `max_age` without `at`, or an `at` without time zone.
         """
         if max_age is not None and at is None:
@@ -68,9 +68,9 @@ class Verifier:
         # 1. Form
         message, attestation = parse_message(document)
         # 2. Chain
-        chain = self._chains.verify(attestation, _moment(attestation, at, max_age))
+        key = self._chains.verify(attestation, _moment(attestation, at, max_age))
         # 3. Signature
-        if not chain.key.verify(message.to_be_signed(), message.signature):
+        if not message.verify_signature(key):
             raise SIGNATURE.broken("it does not verify")
         # 4. Mode and measurements
         if 0 not in attestation.pcrs:
@@ -97,7 +97,7 @@ def verify_attestation(
     max_age: timedelta | None = None,
     allow_debug: bool = False,
 ) -> Attestation:
-    """`Verifier(root).verify(document, ...)`, for a single document."""
+    """Return `Verifier(root).verify(document, ...)`: for a single document."""
     return Verifier(root).verify(
         document,
         at=at,
@@ -109,10 +109,10 @@ def verify_attestation(
 
 
 def _moment(attestation: Attestation, at: datetime | None, max_age: timedelta | None) -> datetime:
-    """When the certificates must be valid.
+    """Return when the certificates must be valid.
 
-    New leaf certificates are backdated by 3 seconds only: where a clock that is behind is allowed
-    for, the document's own time counts, which is the later.
+    New leaf certificates are backdated by 3 seconds only. Where the clock here may be behind, the
+    document's own, later time counts.
     """
     if at is None:
         return attestation.timestamp

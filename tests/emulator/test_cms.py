@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from emulator.cms import encrypt_for_recipient
 from foobar_enclave.cms import decrypt_enveloped_data
-from tests.vectors import vector_path
+from tests.support.vectors import vector_path
 
 
 @pytest.fixture(scope="module")

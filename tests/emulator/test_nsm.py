@@ -17,7 +17,7 @@ from emulator.nsm import EmulatedNsm
 from emulator.pki import NitroPki
 from foobar_enclave.nsm import NsmDevice
 from foobar_instance.attestation import Attestation, verify_attestation
-from tests.vectors import vector_path
+from tests.support.vectors import vector_path
 
 MODULE = "i-0123456789abcdef0-enc0123456789abcdef"
 ZERO = bytes(48)

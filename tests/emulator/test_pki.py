@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 from emulator.documents import attestation_document
 from emulator.pki import NitroChain, NitroPki
 from foobar_instance.attestation import parse_attestation, verify_attestation
-from tests.vectors import vectors
+from tests.support.vectors import vectors
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 700_000, tzinfo=UTC)
 MODULE_ID = "i-0123456789abcdef0-enc0123456789abcdef"

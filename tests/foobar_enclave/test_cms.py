@@ -20,7 +20,7 @@ from foobar_enclave.cms import DecryptionError, decrypt_enveloped_data
 from tests.foobar_enclave import ber
 from tests.foobar_enclave.ber import definite, enveloped, indefinite, octets, parts, sequence
 from tests.foobar_enclave.fakes import spki
-from tests.vectors import vector_path
+from tests.support.vectors import vector_path
 
 SECRET = bytes(range(32))
 TEXT = "the message does not decrypt"

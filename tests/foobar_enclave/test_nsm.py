@@ -24,7 +24,7 @@ from foobar_enclave.errors import (
     NsmUnavailableError,
 )
 from foobar_enclave.nsm import NsmDescription, NsmDevice, Pcr
-from tests.vectors import vector_path
+from tests.support.vectors import vector_path
 
 DESCRIPTION = {
     "version_major": 1,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from foobar_instance.cli import run
-from tests.foobar_instance.documents import Signer
+from tests.support.documents import Signer
 
 
 class Told:

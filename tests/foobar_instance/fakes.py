@@ -15,7 +15,7 @@ from foobar_shared.messages import (
     encode_response,
     parse_request,
 )
-from tests.foobar_instance.documents import NOW, PCR0, PUBLIC_KEY, Signer
+from tests.support.documents import NOW, PCR0, PUBLIC_KEY, Signer
 
 MESSAGE = envelope.parse_message(envelope.encrypt(b"banana", PUBLIC_KEY))
 

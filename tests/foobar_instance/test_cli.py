@@ -12,7 +12,7 @@ from foobar_shared import envelope
 from foobar_shared.envelope import MAX_MESSAGE, MAX_PLAINTEXT
 from foobar_shared.errors import NameFormatError
 from tests.foobar_instance.conftest import Run
-from tests.foobar_instance.documents import OTHER_PCR0, PCR0, PUBLIC_KEY
+from tests.support.documents import OTHER_PCR0, PCR0, PUBLIC_KEY
 
 MESSAGE = envelope.encrypt(b"banana", PUBLIC_KEY)
 ROOT = ("--root-path", "root.pem")

@@ -13,9 +13,9 @@ from foobar_shared.addresses import UnixAddress, VsockAddress
 from foobar_shared.claims import ResultClaims
 from foobar_shared.envelope import encode_message
 from tests.foobar_instance.conftest import Run
-from tests.foobar_instance.documents import KEY_ARN, NOW, PCR0, REGION, Signer
 from tests.foobar_instance.fakes import MESSAGE, FakeEnclave, FakeKms
 from tests.foobar_instance.peers import answering
+from tests.support.documents import KEY_ARN, NOW, PCR0, REGION, Signer
 
 TEXT = encode_message(MESSAGE)
 PINNED = ("--root-path", "root.pem", "--pcr0", PCR0.hex())

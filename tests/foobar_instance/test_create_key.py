@@ -35,7 +35,8 @@ from foobar_shared.messages import (
     parse_request,
 )
 from tests.foobar_instance.conftest import Told
-from tests.foobar_instance.documents import (
+from tests.foobar_instance.peers import answering
+from tests.support.documents import (
     ACCOUNT,
     CLAIMS,
     DEBUG_PCR0,
@@ -47,7 +48,6 @@ from tests.foobar_instance.documents import (
     ROLE,
     Signer,
 )
-from tests.foobar_instance.peers import answering
 
 IDENTITY = InstanceIdentity(
     REGION, ACCOUNT, ROLE, Credentials("ASIAEXAMPLE", "canary-secret", "canary-token")

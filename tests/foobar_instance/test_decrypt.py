@@ -29,7 +29,9 @@ from foobar_shared.messages import (
     parse_request,
 )
 from tests.foobar_instance.conftest import Told
-from tests.foobar_instance.documents import (
+from tests.foobar_instance.fakes import MESSAGE, FakeEnclave, FakeKms
+from tests.foobar_instance.peers import answering
+from tests.support.documents import (
     CLAIMS,
     DEBUG_PCR0,
     KEY_ARN,
@@ -38,8 +40,6 @@ from tests.foobar_instance.documents import (
     REGION,
     Signer,
 )
-from tests.foobar_instance.fakes import MESSAGE, FakeEnclave, FakeKms
-from tests.foobar_instance.peers import answering
 
 
 @pytest.fixture

@@ -24,13 +24,13 @@ from foobar_instance.describe import (
     describe,
 )
 from foobar_instance.errors import NotVerifiedError
-from tests.foobar_instance.attestation.test_hostile_certificates import (
+from tests.support.forge import (
     bit_string_name,
     long_country,
     negative_serial_number,
     year_0,
 )
-from tests.vectors import vector_path
+from tests.support.vectors import vector_path
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MODULE_ID = "i-0123456789abcdef0-enc0123456789abcdef"

@@ -20,7 +20,7 @@ from foobar_instance.attestation import Measurements
 from foobar_instance.cli import run
 from foobar_instance.eif import HEADER, ImageMeasurements, measure_image
 from foobar_instance.errors import FileError, ImageError
-from tests.images import (
+from tests.support.images import (
     COMMAND_LINE,
     KERNEL,
     METADATA,

@@ -8,7 +8,7 @@ from foobar_instance.encrypt import encrypt
 from foobar_instance.errors import NotVerifiedError
 from foobar_shared import envelope
 from foobar_shared.errors import EnvelopeError
-from tests.foobar_instance.documents import OTHER_PCR0, PRIVATE_KEY, Signer
+from tests.support.documents import OTHER_PCR0, PRIVATE_KEY, Signer
 
 
 @pytest.mark.parametrize("plaintext", [b"", b"banana", bytes(envelope.MAX_PLAINTEXT)])

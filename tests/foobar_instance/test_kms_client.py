@@ -15,7 +15,7 @@ from foobar_instance.kms_client import KmsService
 from foobar_shared.addresses import TcpAddress
 from foobar_shared.messages import MAX_ENVELOPED_DATA
 from foobar_shared.timeouts import REQUEST_IDLE
-from tests.foobar_instance.documents import KEY_ARN, KEY_ID, PUBLIC_KEY, REGION
+from tests.support.documents import KEY_ARN, KEY_ID, PUBLIC_KEY, REGION
 
 SDK = {
     "AWS_ACCESS_KEY_ID": "ASIAEXAMPLE",

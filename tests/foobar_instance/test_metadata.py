@@ -11,7 +11,7 @@ import pytest
 from foobar_instance.errors import MetadataError
 from foobar_instance.metadata import InstanceIdentity, read_identity
 from foobar_shared.messages import Credentials
-from tests.foobar_instance.documents import ACCOUNT, REGION, ROLE
+from tests.support.documents import ACCOUNT, REGION, ROLE
 
 TOKEN = "the-session-token"
 ZONE = "/latest/meta-data/placement/availability-zone/"

@@ -17,7 +17,7 @@ from foobar_instance.pinning import (
     make_trust,
 )
 from tests.foobar_instance.conftest import Told
-from tests.foobar_instance.documents import Signer
+from tests.support.documents import Signer
 
 ZERO = "00" * 48
 ONE = "11" * 48
@@ -174,15 +174,15 @@ def test_a_register_that_is_too_short(told: Told) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "not JSON"),
-        ("{", "not JSON"),
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
         ("[]", "not what nitro-cli"),
         ('{"Measurements": 1}', "not what nitro-cli"),
         ('{"PCR0": "00"}', "not what nitro-cli"),
         ('{"Measurements": {}}', "no PCR0"),
         (f'{{"Measurements": {{"PCR1": "{ONE}"}}}}', "no PCR0"),
         ('{"Measurements": {"PCR0": 1}}', "PCR0: not 96 hexadecimal digits"),
-        (f'{{"Measurements": {{"PCR0": "{ONE}", "PCR0": "{TWO}"}}}}', "each key once"),
+        (f'{{"Measurements": {{"PCR0": "{ONE}", "PCR0": "{TWO}"}}}}', "given twice"),
         (" " * 70000, "longer than"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foobar_shared.envelope import parse_message
-from tests.foobar_instance.documents import PCR0, Signer
+from tests.support.documents import PCR0, Signer
 
 SECONDS = 30
 HEAVY = ("asn1crypto", "boto3", "botocore", "cbor2", "cryptography", "emulator", "pycose")
@@ -45,7 +45,7 @@ def imports_of(*arguments: str) -> list[str]:
 
 
 def test_encryption_needs_neither_aws_nor_the_emulator(encrypting: list[str]) -> None:
-    assert set(imports_of(*encrypting)) == {"cbor2", "cryptography"}
+    assert set(imports_of(*encrypting)) == {"cbor2", "cryptography", "pycose"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["decrypt", "--help"], ["--version"]])

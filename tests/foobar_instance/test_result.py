@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from foobar_instance.result import Result, as_json_text, as_line, as_text
-from tests.foobar_instance.documents import CLAIMS, KEY_ARN, MODULE_ID, NOW, PCR0, Signer
+from tests.support.documents import CLAIMS, KEY_ARN, MODULE_ID, NOW, PCR0, Signer
 
 REQUEST = b'{"decrypt":{}}'
 

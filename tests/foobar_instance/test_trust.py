@@ -10,7 +10,7 @@ from foobar_instance.attestation import AttestationError, Verifier
 from foobar_instance.errors import NotVerifiedError
 from foobar_instance.trust import MAX_AGE, Trust, key_claims, refusal
 from foobar_shared.claims import ResultClaims
-from tests.foobar_instance.documents import (
+from tests.support.documents import (
     ACCOUNT,
     CLAIMS,
     DEBUG_PCR0,

@@ -1,4 +1,4 @@
-"""Fuzzes the attestation library with atheris, for as long as it is let; docs/verification.md.
+"""Fuzz the attestation library with atheris, for as long as it is let; docs/verification.md.
 
 Not collected by pytest: atheris is not among the project's dependencies. Arguments are libFuzzer's.
 """
@@ -21,8 +21,8 @@ with atheris.instrument_imports(include=["foobar_instance.attestation"]):
         parse_attestation,
     )
     from foobar_instance.attestation._rules import MAX_CERTIFICATE, MAX_PAYLOAD
-    from tests.foobar_instance.attestation.forge import chain, document, fields, root
-    from tests.vectors import FOLDER
+    from tests.support.forge import chain, document, fields, root
+    from tests.support.vectors import DIRECTORY
 
 ORIGINAL = document(nonce=b"nonce", user_data=b"user data")
 CONTENT = parse_attestation(ORIGINAL)
@@ -30,7 +30,7 @@ VERIFIER = Verifier(root())
 
 
 def check(data: bytes) -> None:
-    """Bytes as a document, as a signed payload, and as a certificate of a signed document."""
+    """Try bytes as a document, as a signed payload, and as a certificate of a signed document."""
     if outcome(data) not in (None, CONTENT):
         raise AssertionError("a document verifies that says something else than the signed one")
     outcome(sign_document(data[:MAX_PAYLOAD], chain().key))
@@ -40,25 +40,25 @@ def check(data: bytes) -> None:
 
 
 def outcome(raw: bytes) -> Attestation | None:
-    """What a document verifies as; any other exception than the library's own is a finding."""
+    """Return what a document verifies as; any other exception is a finding."""
     try:
         return VERIFIER.verify(raw, allow_debug=True)
     except AttestationError:
         return None
 
 
-def seeds(folder: Path) -> None:
-    """Writes what the fuzzer starts from: forged and, where they are, genuine documents."""
-    genuine = [path.read_bytes() for path in sorted(FOLDER.glob("*/*.cbor"))]
+def seeds(directory: Path) -> None:
+    """Write what the fuzzer starts from: forged and, where they are, genuine documents."""
+    genuine = [path.read_bytes() for path in sorted(DIRECTORY.glob("*/*.cbor"))]
     for number, raw in enumerate([ORIGINAL, chain().certificate, *chain().cabundle, *genuine]):
-        (folder / str(number)).write_bytes(raw)
+        (directory / str(number)).write_bytes(raw)
 
 
 def main() -> None:
-    """Fuzzes from seeds in a temporary directory beside those that are given."""
-    with tempfile.TemporaryDirectory() as folder:
-        seeds(Path(folder))
-        atheris.Setup([*sys.argv, folder], check)
+    """Fuzz from seeds in a temporary directory beside those that are given."""
+    with tempfile.TemporaryDirectory() as directory:
+        seeds(Path(directory))
+        atheris.Setup([*sys.argv, directory], check)
         atheris.Fuzz()
 
 

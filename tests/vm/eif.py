@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foobar_instance.eif import measure_image
-from tests import images
+from tests.support import images
 from tests.vm.errors import LabError
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 
@@ -20,8 +20,8 @@ from foobar_instance.attestation import (
     packaged_root,
     verify_attestation,
 )
-from tests.foobar_instance.attestation.forge import chain, document, root
-from tests.vectors import vector_path
+from tests.support.forge import chain, document, root
+from tests.support.vectors import vector_path
 
 # As published: docs.aws.amazon.com/enclaves (Verifying the root of trust), and of GovCloud.
 FINGERPRINTS: dict[Partition, str] = {
@@ -52,17 +52,15 @@ def test_the_packaged_files_are_the_vectors(partition: Partition) -> None:
 
 
 @pytest.mark.parametrize("partition", get_args(Partition))
-def test_another_root_in_the_packaged_file_is_refused(
-    partition: Partition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "roots"
-    shutil.copytree(Path(str(files("foobar_instance.attestation").joinpath("roots"))), folder)
-    monkeypatch.setattr(anchors, "_FOLDER", folder)
-    load = packaged_root.__wrapped__
-    assert load(partition) == packaged_root(partition)
-    (folder / FILES[partition]).write_bytes(root().public_bytes(Encoding.PEM))
+def test_another_root_in_the_packaged_file_is_refused(partition: Partition, tmp_path: Path) -> None:
+    """In a copy of the module and its files."""
+    source = Path(anchors.__file__)
+    shutil.copy(source, tmp_path)
+    shutil.copytree(source.with_name("roots"), tmp_path / "roots")
+    copied = runpy.run_path(str(tmp_path / source.name))["packaged_root"]
+    (tmp_path / "roots" / FILES[partition]).write_bytes(root().public_bytes(Encoding.PEM))
     with pytest.raises(RuntimeError, match="is not the published one"):
-        load(partition)
+        copied(partition)
 
 
 @pytest.mark.parametrize("partition", get_args(Partition))

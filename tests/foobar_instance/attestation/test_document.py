@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from emulator.documents import encode_payload, sign_document
 from foobar_instance.attestation import Attestation, parse_attestation
-from tests.foobar_instance.attestation.forge import MODULE_ID, NOW, PCRS, chain, document, fields
+from tests.support.forge import PCRS, chain, document, fields
+from tests.support.issued import MODULE_ID, NOW
 
 BYTES = st.none() | st.binary(max_size=1024)
 KEY = ec.derive_private_key(3, ec.SECP384R1())

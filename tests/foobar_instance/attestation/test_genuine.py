@@ -18,8 +18,8 @@ from foobar_instance.attestation import (
     parse_attestation,
     verify_attestation,
 )
-from tests.foobar_instance.attestation.forge import document, root
-from tests.vectors import Vector, vector, vector_path, vectors
+from tests.support.forge import document, root
+from tests.support.vectors import Vector, vector, vector_path, vectors
 
 SECOND = timedelta(seconds=1)
 # What breaks first, where the manifest names several faults.
@@ -131,10 +131,10 @@ def test_aws_s_roots_trust_no_document_of_the_development_root(partition: str) -
     assert caught.value.rule == "chain-order"
 
 
-@pytest.mark.parametrize("folder", ["known_bad", "derived"])
-def test_bad_documents_are_refused_for_their_reason(folder: str) -> None:
-    expected = KNOWN_BAD if folder == "known_bad" else DERIVED
-    entries = [entry for entry in vectors(folder) if entry.path.suffix == ".cbor"]
+@pytest.mark.parametrize("directory", ["known_bad", "derived"])
+def test_bad_documents_are_refused_for_their_reason(directory: str) -> None:
+    expected = KNOWN_BAD if directory == "known_bad" else DERIVED
+    entries = [entry for entry in vectors(directory) if entry.path.suffix == ".cbor"]
     assert {entry.path.name for entry in entries} == expected.keys()
     for entry in entries:
         rule = expected[entry.path.name]

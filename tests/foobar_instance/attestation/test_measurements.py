@@ -13,7 +13,7 @@ from foobar_instance.attestation import (
     MeasurementsError,
     parse_attestation,
 )
-from tests.foobar_instance.attestation.forge import PCRS, document
+from tests.support.forge import PCRS, document
 
 ONE, TWO = "01" * 48, "02" * 48
 ATTESTATION = parse_attestation(document())
@@ -115,15 +115,15 @@ def test_what_nitro_cli_prints(tmp_path: Path, text_path: bool) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("", "not JSON"),
-        ("{", "not JSON"),
-        ("\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), "not JSON"),
-        ("[" * 20_000, "not JSON"),
-        ("1" * 5000, "not JSON"),
-        (f'{{"Measurements": {{"PCR0": "{ONE}", "PCR0": "{TWO}"}}}}', "each key once"),
-        ([], "not what nitro-cli"),
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), "not valid JSON"),
+        ("[" * 20_000, "nested"),
+        ("1" * 5000, "not valid JSON"),
+        (f'{{"Measurements": {{"PCR0": "{ONE}", "PCR0": "{TWO}"}}}}', "twice"),
+        ([], "not a JSON object"),
         ({}, "not what nitro-cli"),
-        (None, "not what nitro-cli"),
+        (None, "not a JSON object"),
         ({"Measurements": [ONE]}, "not what nitro-cli"),
         ({"Measurements": None}, "not what nitro-cli"),
         (printed(), "no PCR0"),

@@ -12,11 +12,8 @@ from hypothesis import strategies as st
 
 from emulator.documents import encode_payload, sign_document
 from foobar_instance.attestation import Attestation, AttestationError, Verifier, parse_attestation
-from foobar_instance.attestation._rules import ALL
-from tests.foobar_instance.attestation.forge import chain, document, fields, root
-from tests.vectors import vectors
-
-RULES = {rule.name for rule in ALL}
+from tests.support.forge import RULES, chain, document, fields, root
+from tests.support.vectors import vectors
 
 
 @cache

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from foobar_instance.attestation import verifier
-from foobar_instance.attestation._rules import ALL
-from tests.foobar_instance.attestation.forge import PCRS, document, root
+from tests.support.forge import PCRS, RULES, document, root
 
 PAGE = (Path(__file__).parents[3] / "docs" / "verification.md").read_text()
 
 
 def test_every_rule_is_on_the_page_as_it_is() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| (.+?) \| (.+?) \|", PAGE, re.MULTILINE)
-    assert rows == [(rule.name, rule.demand, rule.source) for rule in ALL]
+    assert rows == [(rule.name, rule.demand, rule.source) for rule in RULES.values()]
 
 
 def test_every_item_of_aws_s_process_has_a_rule_that_is_its_source() -> None:
@@ -24,19 +22,20 @@ def test_every_item_of_aws_s_process_has_a_rule_that_is_its_source() -> None:
     assert [int(number) for number, _ in rows] == list(range(1, 25))
     for number, cell in rows:
         named = set(re.findall(r"`([a-z-]+)`", cell))
-        sources = {rule.name for rule in ALL if number in re.findall(r"\d+", rule.source)}
+        sources = {
+            rule.name for rule in RULES.values() if number in re.findall(r"\d+", rule.source)
+        }
         assert named & sources, number
 
 
-def test_the_example_runs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
-    monkeypatch.setattr(verifier, "packaged_root", root)
+    example = example.replace("Verifier()", "Verifier(root)", 1)
     given = {
         "document": document(user_data=b"hello", nonce=b"n"),
         "pcr0": PCRS[0].hex(),
         "nonce": b"n",
+        "root": root(),
     }
     exec(compile(example, "verification.md", "exec"), given)  # noqa: S102 - the page's own code
     first, second = capsys.readouterr().out.splitlines()

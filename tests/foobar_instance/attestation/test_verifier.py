@@ -3,116 +3,38 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from types import SimpleNamespace
 
 import pytest
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import SHA384
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from foobar_instance.attestation import (
     CLOCK_SKEW,
     AttestationError,
     Verifier,
-    es384,
     verify_attestation,
 )
-from foobar_instance.attestation import (
-    _chain as chain_module,
-)
-from foobar_instance.attestation._chain import ChainVerifier
-from foobar_instance.attestation.es384 import CryptographyKey
-from foobar_instance.attestation.path import FamiliarPaths, TrustedChain
-from tests.foobar_instance.attestation.forge import (
-    HOUR,
-    MODULE_ID,
-    NOW,
-    PCRS,
-    chain,
-    document,
-    pki,
-    root,
-    usual,
-)
+from tests.support.forge import PCRS, chain, document, pki, root
+from tests.support.issued import HOUR, MODULE_ID, NOW, usual
 
 SECOND = timedelta(seconds=1)
 
 
-class Counts:
-    """How often paths are validated, either way, and document signatures checked."""
-
-    paths = 0
-    signatures = 0
-
-
-@pytest.fixture
-def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
-    seen = Counts()
-    check_path, verify = ChainVerifier._check_path, CryptographyKey.verify
-    familiar = FamiliarPaths.chain
-
-    def counted_path(*args: object) -> None:
-        seen.paths += 1
-        check_path(*args)  # type: ignore[arg-type]
-
-    def counted_familiar(*args: object) -> TrustedChain:
-        seen.paths += 1
-        return familiar(*args)  # type: ignore[arg-type]
-
-    def counted_signature(*args: object) -> bool:
-        seen.signatures += 1
-        return verify(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(ChainVerifier, "_check_path", counted_path)
-    monkeypatch.setattr(FamiliarPaths, "chain", counted_familiar)
-    monkeypatch.setattr(CryptographyKey, "verify", counted_signature)
-    monkeypatch.setattr(es384, "_aws_lc", lambda: None)
-    return seen
+def seconds(verifier: Verifier, raw: bytes) -> float:
+    """Measure this thread's own time: what else the machine does is not in it."""
+    start = time.thread_time()
+    verifier.verify(raw)
+    return time.thread_time() - start
 
 
-def test_a_warm_document_costs_one_signature(counts: Counts) -> None:
-    verifier = Verifier(root())
-    for number in range(10):
-        verifier.verify(document(nonce=b"%d" % number))
-    assert (counts.paths, counts.signatures) == (1, 10)
-
-
-def test_from_the_second_document_on_the_faster_library_verifies(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seen: list[bytes] = []
-
-    class Key:
-        def __init__(self, spki: bytes) -> None:
-            self.key = load_der_public_key(spki)
-
-        def verify(self, digest: bytes, signature: bytes) -> bool:
-            assert isinstance(self.key, ec.EllipticCurvePublicKey)
-            seen.append(digest)
-            try:
-                self.key.verify(signature, digest, ec.ECDSA(Prehashed(SHA384())))
-            except InvalidSignature:
-                return False
-            return True
-
-    crypto = SimpleNamespace(EC=SimpleNamespace(new_key_from_der_data=Key))
-    monkeypatch.setattr(es384, "_aws_lc", lambda: crypto)
-    verifier = Verifier(root())
-    verifier.verify(document())
-    assert seen == [], "the first document is not worth loading it"
-    verifier.verify(document(nonce=b"of the same enclave"))
-    verifier.verify(document(pki().issue(MODULE_ID, now=NOW)))
-    assert len(set(seen)) == 1 + 5, "the second document, the third and four certificates"
-    good = document()
-    with pytest.raises(AttestationError) as caught:
-        verifier.verify(good[:-1] + bytes([good[-1] ^ 1]))
-    assert caught.value.rule == "signature"
-    assert len(seen) == 7, "it is asked, and no other"
+def test_a_further_document_of_an_enclave_is_quicker() -> None:
+    """It costs one signature in place of five, and four certificates less."""
+    verifier, raw = Verifier(root()), document()
+    verifier.verify(raw)
+    kept = min(seconds(verifier, raw) for _ in range(20))
+    assert kept < min(seconds(Verifier(root()), raw) for _ in range(20)) / 2
 
 
 def test_a_remembered_chain_does_not_excuse_a_bad_signature() -> None:
@@ -125,7 +47,7 @@ def test_a_remembered_chain_does_not_excuse_a_bad_signature() -> None:
         assert caught.value.rule == "signature"
 
 
-def test_a_remembered_chain_holds_within_its_window_only(counts: Counts) -> None:
+def test_a_remembered_chain_holds_within_its_window_only() -> None:
     given = usual()
     verifier, raw = Verifier(given.root), document(given.chain)
     begin, end = (NOW.replace(microsecond=0) + offset for offset in (-HOUR, HOUR))
@@ -135,18 +57,15 @@ def test_a_remembered_chain_holds_within_its_window_only(counts: Counts) -> None
         with pytest.raises(AttestationError) as caught:
             verifier.verify(raw, at=at)
         assert caught.value.rule == "chain-validity"
-    assert counts.paths == 1
     verifier.verify(raw, at=NOW)
-    assert counts.paths == 1
 
 
-def test_a_chain_that_failed_is_not_remembered() -> None:
-    given = usual()
-    verifier, raw = Verifier(given.root), document(given.chain)
+def test_a_chain_that_failed_fails_again() -> None:
+    verifier = Verifier(usual().root)
     for _ in range(2):
-        with pytest.raises(AttestationError):
-            verifier.verify(raw, at=NOW + 2 * HOUR)
-    assert not verifier._chains._chains
+        with pytest.raises(AttestationError) as caught:
+            verifier.verify(document())
+        assert caught.value.rule == "chain-order"
 
 
 def test_a_chain_is_remembered_with_its_bundle_and_module() -> None:
@@ -175,28 +94,7 @@ def test_bytes_do_not_move_between_the_parts_that_identify_a_chain() -> None:
     assert caught.value.rule == "cabundle"
 
 
-def test_memory_is_bounded_and_the_least_used_goes_first(
-    monkeypatch: pytest.MonkeyPatch, counts: Counts
-) -> None:
-    monkeypatch.setattr(chain_module, "_REMEMBERED", 3)
-    verifier = Verifier(root())
-    raws = [document(pki().issue(MODULE_ID, now=NOW)) for _ in range(4)]
-    for raw in (*raws[:3], raws[0], raws[3]):
-        verifier.verify(raw)
-    assert (len(verifier._chains._chains), counts.paths) == (3, 4)
-    for raw in (raws[0], raws[2], raws[3]):
-        verifier.verify(raw)
-    assert counts.paths == 4
-    verifier.verify(raws[1])
-    assert counts.paths == 5
-
-
-def test_the_bound_is_what_the_page_says() -> None:
-    assert chain_module._REMEMBERED == 256
-
-
-def test_eight_threads_get_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain_module, "_REMEMBERED", 2)
+def test_eight_threads_get_the_same_answers() -> None:
     chains = [pki().issue(MODULE_ID, now=NOW) for _ in range(4)]
     good = [document(each, nonce=b"%d" % number) for number, each in enumerate(chains)]
     bad = [raw[:-48] + bytes(48) for raw in good]
@@ -214,7 +112,6 @@ def test_eight_threads_get_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> 
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(work, first) for first in range(8)]:
             done.result(timeout=60)
-    assert len(verifier._chains._chains) == 2
 
 
 def test_each_verifier_has_its_own_root_and_memory() -> None:
