@@ -61,7 +61,7 @@ class FakeEnclave:
 
 @dataclass
 class FakeKms:
-    """KMS that raises each of `errors` in turn and then answers."""
+    """KMS that raises each of `errors` in turn and then answers; makes itself its own client."""
 
     errors: list[InstanceError] = field(default_factory=list)
     region: str = ""
