@@ -98,7 +98,7 @@ def create_key(
         kept = _name_for_old(places.attestation)
         write_file(places.attestation, document, keep_old_as=kept)
     except InstanceError as error:
-        raise _naming_the_key(error, document) from error
+        raise _with_the_keys_name(error, document) from error
     if kept:
         progress.note(f"the attestation that was in {places.attestation} is now in {kept}")
     progress.step(f"key {claims.key_arn}")
@@ -155,33 +155,33 @@ def _name_for_old(path: Path) -> Path | None:
     if not os.path.lexists(path):
         return None
     try:
-        key_id = parse_key_claims(
-            parse_attestation(read_file(path, limit=MAX_DOCUMENT)).user_data
-        ).key_id
-    except (AttestationError, MessageError, FileError):
-        key_id = ""
-    # Nothing in an old document need be true, and a key id becomes part of a path.
-    names = [key_id] if _KEY_ID.fullmatch(key_id) else []
-    for name in itertools.chain(names, map(str, itertools.count(1))):
-        kept = path.with_name(f"{path.stem}.{name}{path.suffix}")
-        if not os.path.lexists(kept):
-            return kept
-    raise AssertionError("there are always more numbers")
+        claims = _unverified_claims(read_file(path, limit=MAX_DOCUMENT))
+    except FileError:
+        claims = None
+    # The id becomes part of a path, and anybody may have written the old document.
+    key_ids = [claims.key_id] if claims and _KEY_ID.fullmatch(claims.key_id) else []
+    names = itertools.chain(key_ids, map(str, itertools.count(1)))
+    kept = (path.with_name(f"{path.stem}.{name}{path.suffix}") for name in names)
+    return next(name for name in kept if not os.path.lexists(name))
 
 
-def _naming_the_key(error: InstanceError, document: bytes) -> InstanceError:
-    """Return the same error, with the name of the key that costs money if the enclave made it.
-
-    Nothing in the document need be true: whoever sent it may name a key that is in use.
-    """
-    try:
-        claims = parse_key_claims(parse_attestation(document).user_data)
-    except (AttestationError, MessageError):
+def _with_the_keys_name(error: InstanceError, document: bytes) -> InstanceError:
+    """Return the same error, with the name of the key that costs money if the enclave made it."""
+    claims = _unverified_claims(document)
+    if claims is None:
         return error
     return type(error)(
         f"{error}; the answer names the key {one_line(claims.key_arn)}: if it was made just now, "
         "schedule its deletion in KMS"
     )
+
+
+def _unverified_claims(document: bytes) -> KeyClaims | None:
+    """Return the key that a document names. It may name any key, even one that is in use."""
+    try:
+        return parse_key_claims(parse_attestation(document).user_data)
+    except (AttestationError, MessageError):
+        return None
 
 
 def _check_answers_request(claims: KeyClaims, identity: InstanceIdentity, pcr0: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-from types import TracebackType
 from typing import Final, Self
 
 from foobar_instance.errors import EnclaveRefusedError, EnclaveUnavailableError
@@ -41,12 +40,7 @@ class EnclaveClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def ask(self, request: Request) -> bytes:

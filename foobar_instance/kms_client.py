@@ -33,6 +33,9 @@ _TOO_OLD: Final = re.compile(
     r"(?=.*attestation)(?=.*\b(?:age|old|older|expired|stale|fresh|minutes?)\b)",
     re.IGNORECASE | re.DOTALL,
 )
+_CREDENTIALS_HINT: Final = (
+    "; run this on the parent instance, or give the AWS SDK credentials of its role"
+)
 _ACCESS_HINT: Final = (
     "the key policy allows this only to the instance role, and only for an enclave with the PCR0 "
     "that the key was made under"
@@ -98,13 +101,9 @@ class KmsService:
             )
         except ClientError as error:
             raise _refused(error) from error
-        except NoCredentialsError as error:
-            raise KmsRequestError(
-                f"KMS can't be asked: {one_line(error)}; run this on the parent instance, or give "
-                "the AWS SDK credentials of its role"
-            ) from error
         except BotoCoreError as error:
-            raise KmsRequestError(f"KMS can't be asked: {one_line(error)}") from error
+            hint = _CREDENTIALS_HINT if isinstance(error, NoCredentialsError) else ""
+            raise KmsRequestError(f"KMS can't be asked: {one_line(error)}{hint}") from error
         except Exception as error:  # the SDK's parsers do not bound what they raise
             raise KmsRequestError(
                 f"KMS can't be asked, or its answer can't be read ({type(error).__name__}): see "

@@ -14,7 +14,7 @@ from foobar_instance.errors import MetadataError
 from foobar_instance.terminal import one_line
 from foobar_shared.encoding import Fields, parse_json_object
 from foobar_shared.errors import NameFormatError
-from foobar_shared.key_policy import check_account_id, check_region, partition_of
+from foobar_shared.key_policy import partition_of
 from foobar_shared.messages import Credentials
 from foobar_shared.timeouts import METADATA
 
@@ -98,15 +98,14 @@ def _identity(region: str, arn: str, found: dict[str, str], role: str) -> Instan
             f"the instance's role is {one_line(found['role_name'])}, not {role}: say so with --role"
         )
     try:
-        check_region(region)
-        account_id = check_account_id(profile[2])
+        partition = partition_of(region)
     except NameFormatError as error:
         raise MetadataError(f"instance metadata: {error}") from error
-    if profile[1] != partition_of(region):
+    if profile[1] != partition:
         raise MetadataError("instance metadata names a region of another partition than the role's")
     return InstanceIdentity(
         region=region,
-        account_id=account_id,
+        account_id=profile[2],
         role=role,
         credentials=Credentials(found["access_key"], found["secret_key"], found["token"]),
     )

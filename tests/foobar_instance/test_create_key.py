@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,6 @@ from foobar_shared.messages import (
     Credentials,
     ErrorResponse,
     encode_response,
-    parse_request,
 )
 from tests.foobar_instance.conftest import Told
 from tests.foobar_instance.documents import (
@@ -47,6 +46,7 @@ from tests.foobar_instance.documents import (
     ROLE,
     Signer,
 )
+from tests.foobar_instance.fakes import FakeEnclave
 from tests.foobar_instance.peers import answering
 
 IDENTITY = InstanceIdentity(
@@ -55,31 +55,6 @@ IDENTITY = InstanceIdentity(
 DELETE = "if it was made just now, schedule its deletion in KMS"
 KMS = TcpAddress("localhost", 4566)
 Answer = Callable[[bytes], bytes]
-
-
-@dataclass
-class FakeEnclave:
-    """Answers as an enclave does, unless a test changes how."""
-
-    sign: Signer
-    claims: KeyClaims = CLAIMS
-    user_data: bytes | None = None
-    pcr0: bytes = PCR0
-    timestamp: datetime = NOW
-    nonce: Callable[[bytes | None], bytes | None] = lambda nonce: nonce
-    requests: list[CreateKeyRequest] = field(default_factory=list)
-
-    def __call__(self, line: bytes) -> bytes:
-        request = parse_request(line)
-        assert isinstance(request, CreateKeyRequest)
-        self.requests.append(request)
-        document = self.sign(
-            self.claims.encode() if self.user_data is None else self.user_data,
-            nonce=self.nonce(request.nonce),
-            pcr0=self.pcr0,
-            timestamp=self.timestamp,
-        )
-        return encode_response(AttestationResponse("createKey", document))
 
 
 @dataclass
@@ -138,6 +113,7 @@ def test_a_key_is_made_and_saved(job: Job) -> None:
     assert job.run() == CLAIMS
     attestation = job.sign.trust().verify_saved(job.saved.read_bytes(), "it")
     (request,) = job.enclave.requests
+    assert isinstance(request, CreateKeyRequest)
     assert attestation.nonce == request.nonce
     assert request.nonce is not None
     assert replace(request, nonce=None) == CreateKeyRequest(
@@ -154,6 +130,8 @@ def test_no_two_nonces_are_alike(job: Job) -> None:
     job.run()
     job.run()
     first, second = job.enclave.requests
+    assert isinstance(first, CreateKeyRequest)
+    assert isinstance(second, CreateKeyRequest)
     assert first.nonce != second.nonce
 
 
@@ -195,9 +173,9 @@ def test_no_kept_attestation_is_replaced(job: Job) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"nonce": lambda _: None}, "verify: .*nonce"),
-        ({"nonce": lambda _: b""}, "verify: .*nonce"),
-        ({"nonce": lambda _: bytes(32)}, "verify: .*nonce"),
+        ({"key_nonce": lambda _: None}, "verify: .*nonce"),
+        ({"key_nonce": lambda _: b""}, "verify: .*nonce"),
+        ({"key_nonce": lambda _: bytes(32)}, "verify: .*nonce"),
         ({"timestamp": NOW - timedelta(minutes=6)}, "verify: .*clock"),
         ({"timestamp": NOW + timedelta(minutes=6)}, "verify: .*clock"),
         ({"pcr0": OTHER_PCR0}, "verify: .*PCR0"),
@@ -256,7 +234,7 @@ def test_any_enclave_is_trusted_where_its_policy_is_right(job: Job) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"nonce": lambda _: None},
+        {"key_nonce": lambda _: None},
         {"pcr0": OTHER_PCR0},
         {"claims": replace(CLAIMS, region="eu-west-1")},
         {"claims": replace(CLAIMS, policy_sha256=bytes(32))},

@@ -20,7 +20,13 @@ from foobar_instance.proof import Result
 from foobar_instance.trust import Trust
 from foobar_shared.addresses import Address, UnixAddress
 from foobar_shared.claims import ResultClaims
-from foobar_shared.messages import DecryptRequest, ErrorResponse, encode_response, parse_request
+from foobar_shared.messages import (
+    CreateKeyRequest,
+    DecryptRequest,
+    ErrorResponse,
+    encode_response,
+    parse_request,
+)
 from tests.foobar_instance.conftest import Told
 from tests.foobar_instance.documents import (
     CLAIMS,
@@ -84,6 +90,10 @@ def job(sign: Signer) -> Job:
     return Job(sign, FakeEnclave(sign))
 
 
+def kinds(enclave: FakeEnclave) -> list[str]:
+    return [type(request).__name__ for request in enclave.requests]
+
+
 def test_the_whole_conversation(job: Job) -> None:
     result = job.run()
     assert (result.count, result.key) == (3, CLAIMS)
@@ -93,7 +103,7 @@ def test_the_whole_conversation(job: Job) -> None:
     assert request == DecryptRequest(
         b"enveloped", MESSAGE.nonce, MESSAGE.ciphertext, result.attestation.nonce
     )
-    assert job.enclave.requests() == ["GetAttestationRequest", "DecryptRequest"]
+    assert kinds(job.enclave) == ["GetAttestationRequest", "DecryptRequest"]
     assert job.kms.region == REGION
     (question,) = job.kms.asked
     assert question["key_arn"] == KEY_ARN
@@ -111,8 +121,8 @@ def test_no_two_nonces_are_alike(job: Job) -> None:
     job.run()
     job.run()
     nonces = set()
-    for line in job.enclave.lines:
-        request = parse_request(line)
+    for request in job.enclave.requests:
+        assert not isinstance(request, CreateKeyRequest)
         nonces.add(request.challenge if isinstance(request, DecryptRequest) else request.nonce)
     assert len(nonces) == len(job.enclave.lines) == 4
 
@@ -194,14 +204,14 @@ def test_a_document_too_old_for_kms_is_asked_for_once_more(job: Job) -> None:
     assert job.run().count == 3
     first, second = job.kms.asked
     assert first["attestation"] != second["attestation"]
-    assert job.enclave.requests() == ["GetAttestationRequest"] * 2 + ["DecryptRequest"]
+    assert kinds(job.enclave) == ["GetAttestationRequest"] * 2 + ["DecryptRequest"]
     assert job.told.warnings == ["KMS says that the attestation is too old: asking for a new one"]
 
 
 def test_but_only_once(job: Job) -> None:
     job.kms.errors = [KmsStaleAttestationError(f"too old {count}") for count in (1, 2, 3)]
     job.refused("too old 2", KmsStaleAttestationError, asked=2)
-    assert job.enclave.requests() == ["GetAttestationRequest"] * 2
+    assert kinds(job.enclave) == ["GetAttestationRequest"] * 2
 
 
 def test_the_second_document_is_verified_too(job: Job) -> None:
