@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import sys
 from pathlib import Path
@@ -123,7 +122,7 @@ def write_file(path: Path, data: bytes, *, keep_old_as: Path | None = None) -> N
 
 def _temporary(directory: Path) -> Path:
     # A short name: the file's own may be as long as the file system allows.
-    return directory / f".foobar-{secrets.token_hex(8)}"
+    return directory / f".foobar-{os.urandom(8).hex()}"
 
 
 def _remove(temporary: Path) -> None:

@@ -244,14 +244,15 @@ def _combined(
             "build-and-run-enclave.sh or the enclave's publisher printed)"
         )
     expected: dict[int, bytes] = {}
+    told: dict[str, int] = {}
     for pin in pins:
         for index, value in pin.measurements.pcrs.items():
             if expected.setdefault(index, value) != value:
                 raise MeasurementsError(f"PCR{index} is given twice, with different values")
+            if not pin.shown:
+                told[pin.source] = min(index, told.get(pin.source, index))
     if not _CODE_PCRS & expected.keys():
         progress.warn("the expected PCRs say nothing about the enclave's code: add --pcr0")
-    hidden = dict.fromkeys(pin.source for pin in pins if not pin.shown)
-    if hidden:
-        index = min(expected)
-        progress.note(f"pinned by {', '.join(hidden)}: PCR{index} {expected[index].hex()}")
+    for source, index in told.items():
+        progress.note(f"pinned by {source}: PCR{index} {expected[index].hex()}")
     return Measurements(expected)

@@ -33,9 +33,9 @@ def serving(serve: Callable[[socket.socket], None]) -> Iterator[UnixAddress]:
                 except OSError:
                     continue
 
-    # A unix socket's path has at most 107 bytes: pytest's own folders are too deep.
-    with tempfile.TemporaryDirectory(prefix="fi-") as folder:
-        address = UnixAddress(str(Path(folder) / "s"))
+    # A unix socket's path has at most 107 bytes: pytest's own directories are too deep.
+    with tempfile.TemporaryDirectory(prefix="fi-") as directory:
+        address = UnixAddress(str(Path(directory) / "s"))
         with listen(address) as listener:
             thread = Thread(target=accept)
             thread.start()

@@ -170,10 +170,10 @@ def test_what_comes_from_the_environment_is_said_even_when_quiet(
     (directory / "attestation.out").rename(directory / "moved")
     ran = shell(
         *ENCRYPT, FOOBAR_ROOT_PATH="root.pem", FOOBAR_PCR0=PCR0.hex(), FOOBAR_QUIET="1",
-        FOOBAR_PCR=f"0={PCR0.hex()} 1={'01' * 48}", FOOBAR_ATTESTATION_PATH="moved",
+        FOOBAR_PCR=f"1={'01' * 48} 0={PCR0.hex()}", FOOBAR_ATTESTATION_PATH="moved",
     )  # fmt: skip
-    note = f"pinned by FOOBAR_PCR0, FOOBAR_PCR: PCR0 {PCR0.hex()}"
-    assert (ran.code, ran.stderr.splitlines()) == (0, [OTHER_ROOT, note])
+    notes = [f"pinned by {name}: PCR0 {PCR0.hex()}" for name in ("FOOBAR_PCR0", "FOOBAR_PCR")]
+    assert (ran.code, ran.stderr.splitlines()) == (0, [OTHER_ROOT, *notes])
     (directory / "moved").rename(directory / "attestation.out")
     ran = shell(*ENCRYPT, *ROOT, FOOBAR_PCR=f"0={PCR0.hex()} 1={'02' * 48}")
     assert (ran.code, "PCR1" in ran.error) == (3, True)

@@ -109,11 +109,14 @@ def test_what_the_environment_pins_is_said(told: Told, directory: Path) -> None:
     write_measurements(directory / "m.json", PCR0=ONE)
     names = frozenset({"measurements", "pcrs"})
     options = TrustOptions(
-        measurements=Path("m.json"), pcr0=ONE, pcrs=[f"1={TWO}", f"2={TWO}"], from_environment=names
+        measurements=Path("m.json"), pcr0=ONE, pcrs=[f"1={TWO}"], from_environment=names
     )
     sources = ("FOOBAR_MEASUREMENTS m.json", "--pcr0", "FOOBAR_PCR")
     assert make_trust(options, told).pinned_by == sources
-    assert told.notes == [f"pinned by FOOBAR_MEASUREMENTS m.json, FOOBAR_PCR: PCR0 {ONE}"]
+    assert told.notes == [
+        f"pinned by FOOBAR_MEASUREMENTS m.json: PCR0 {ONE}",
+        f"pinned by FOOBAR_PCR: PCR1 {TWO}",
+    ]
 
 
 def test_any_enclave_is_trusted_with_a_warning(told: Told) -> None:
