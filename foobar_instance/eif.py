@@ -23,16 +23,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
 import cbor2
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from foobar_instance.errors import FileError, ImageError
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 MAGIC: Final = b".eif"
 VERSIONS: Final = (3, 4)  # 3 added the signature, 4 the metadata; older ones are not in use
@@ -115,14 +112,15 @@ def _measure(file: IO[bytes]) -> ImageMeasurements:
                 image.update(chunk)
                 part.update(chunk)
         if kind is SectionType.SIGNATURE:
-            pcr8 = _pcr(hashlib.sha384(_signing_certificate(bytes(signature))))
+            pcr8 = _pcr(hashlib.sha384(_signing_certificate(bytes(signature))).digest())
         kinds.append(kind)
     if file.read(1):
         raise ImageError("bytes follow its last section")
     if crc != checksum:
         raise ImageError("its checksum is wrong: the file is damaged")
     _check_kinds(kinds)
-    return ImageMeasurements(_pcr(image), _pcr(bootstrap), _pcr(application), pcr8)
+    pcr0, pcr1, pcr2 = (_pcr(digest.digest()) for digest in (image, bootstrap, application))
+    return ImageMeasurements(pcr0, pcr1, pcr2, pcr8)
 
 
 def _read_header(file: IO[bytes]) -> tuple[list[tuple[int, int]], int, int]:
@@ -191,6 +189,6 @@ def _signing_certificate(section: bytes) -> bytes:
         raise ImageError("its signature section holds no certificate") from error
 
 
-def _pcr(digest: _Hash) -> bytes:
+def _pcr(digest: bytes) -> bytes:
     """Return a PCR that was zero and is extended once."""
-    return hashlib.sha384(bytes(48) + digest.digest()).digest()
+    return hashlib.sha384(bytes(48) + digest).digest()
