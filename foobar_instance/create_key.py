@@ -64,15 +64,8 @@ def create_key(
 ) -> KeyClaims:
     """Have the enclave create a key, verify its attestation and save it.
 
-    The attestation of another key that is there already is renamed, never replaced.
-
-    Args:
-        role: name of the instance's IAM role.
-        places: addresses and path.
-        trust: what the attestation must match.
-        progress: where the steps are told.
-        now: the clock.
-        identify: reads region, account and credentials of a role.
+    The attestation of another key that is there already is renamed, never replaced. `now` is the
+    clock; `identify` reads region, account and credentials of the instance's IAM role.
 
     Raises:
         InstanceError: a step failed; no file was written.

@@ -36,14 +36,7 @@ def decrypt(
 ) -> Result:
     """Have the enclave decrypt `message`, which is for the key that `key_document` attests.
 
-    Args:
-        message: the ciphertext message.
-        key_document: the key's raw attestation document.
-        enclave_address: where the enclave listens.
-        trust: what every document must match.
-        progress: where the steps are told.
-        now: the clock.
-        kms: makes the client of KMS in a region.
+    `now` is the clock; `kms` makes the client of KMS in a region.
 
     Raises:
         InstanceError: a step failed, or something does not verify.
