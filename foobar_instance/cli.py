@@ -1,72 +1,129 @@
-"""`foobar-instance`: the program. Finds the command, and turns errors into a line."""
+"""The command line: commands and options, results to standard output, errors as one line."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from typing import Final, cast
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.exceptions import NoArgsIsHelpError
 
-from foobar_instance.options import verbosity_options
+from foobar_instance.errors import FileError, InstanceError, NotVerifiedError, UsageError
+from foobar_instance.files import (
+    MAX_DOCUMENT,
+    check_writable,
+    read_file,
+    read_stdin,
+    write_file,
+    write_stdout,
+)
+from foobar_instance.terminal import Progress, log_to_stderr, visible
 from foobar_shared import VERSION
+from foobar_shared.addresses import Address, parse_address
+from foobar_shared.errors import AddressError, EnvelopeError, SharedError
+
+# What loads boto3 or cryptography is imported in the command that needs it.
+if TYPE_CHECKING:
+    from foobar_instance.attestation import Partition
+    from foobar_instance.trust import Trust
+    from foobar_shared.envelope import Message
 
 PROGRAM: Final = "foobar-instance"
-SUMMARIES: Final = {
-    "create-key": "Have the enclave create a KMS key that only its image can use.",
-    "encrypt": "Encrypt to the attested key, on any machine, with no network.",
-    "decrypt": "Have the enclave decrypt a message and count its letters 'a'.",
-    "verify": "Verify a result that somebody else obtained, without AWS.",
-    "describe": "Show any Nitro Enclave's attestation document.",
-    "measure": "Compute the PCRs of an enclave image file, without nitro-cli.",
-}
-"""What --help says of each command, in the order of use."""
 
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
-_MAX_WIDTH: Final = 100
-_NO_TERMINAL: Final = 80
-_CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": _MAX_WIDTH}
+_CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Commands(Mapping[str, click.Command]):
-    """All commands by name; their module is loaded for the first, and not for --help."""
-
-    def __getitem__(self, name: str) -> click.Command:
-        from foobar_instance import commands
-
-        return commands.ALL[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(SUMMARIES)
-
-    def __len__(self) -> int:
-        return len(SUMMARIES)
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """Return an option that can also come from the environment, as `FOOBAR_` and its name."""
+    long_name = next(name for name in names if name.startswith("--"))
+    variable = f"FOOBAR_{long_name.removeprefix('--').replace('-', '_').upper()}"
+    return click.option(*names, envvar=variable, show_envvar=True, **settings)
 
 
-class _Group(click.Group):
-    """A group that knows what its commands do without having loaded them."""
+path_option = functools.partial(option, type=click.Path(path_type=Path))
+default_option = functools.partial(option, show_default=True)
 
+attestation_names: Final = ("--attestation-path", "--attestationPath", "attestation_path")
+root_names: Final = ("--root-path", "--rootPath", "root_path")
+attestation_option = path_option(
+    *attestation_names,
+    default="attestation.out",
+    show_default=True,
+    help="The key's attestation document.",
+)
+enclave_option = default_option(
+    "--enclave",
+    default="vsock:16:1000",
+    metavar="ADDRESS",
+    help="Where the enclave listens: vsock:CID:PORT or unix:PATH.",
+)
+partition_option = default_option(
+    "--partition",
+    type=click.Choice(["aws", "aws-us-gov"]),
+    default="aws",
+    help="Which of the packaged AWS roots to trust.",
+)
+ciphertext_option = click.option(
+    "--ciphertext", required=True, metavar="TEXT|-", help="The message; - reads stdin."
+)
+json_option = option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Return several options as one decorator; --help shows them in this order."""
+    return lambda function: functools.reduce(lambda f, add: add(f), reversed(decorators), function)
+
+
+def trust_options(*, default_file: bool) -> Callable[[F], F]:
+    """Return the options that say what a command trusts."""
+    default = " [default: ./foobar-enclave.measurements.json, if there]" if default_file else ""
+    return options(
+        path_option(
+            *root_names, help="Root certificate (PEM) to trust instead of AWS's packaged one."
+        ),
+        partition_option,
+        path_option(
+            "--measurements",
+            help=f"Expected PCRs: the JSON that nitro-cli build-enclave prints.{default}",
+        ),
+        option("--pcr0", metavar="HEX", help="Expected PCR0, 96 hexadecimal digits."),
+        option("--pcr", "pcrs", metavar="N=HEX", multiple=True, help="A further expected PCR."),
+        click.option("--trust-any-enclave", is_flag=True, help="Compare no measurement (warns)."),
+        click.option("--allow-debug", is_flag=True, help="Accept enclaves in debug mode (warns)."),
+    )
+
+
+verbosity_options = options(
+    option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        help="Tell nothing but warnings, errors and what pins the enclave.",
+    ),
+    option("-v", "--verbose", is_flag=True, help="Log what happens in detail."),
+)
+
+
+class _InOrder(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The names, in the order of use."""
-        return list(SUMMARIES)
-
-    def format_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002 - click's signature
-        formatter: click.HelpFormatter,
-    ) -> None:
-        """The list in --help."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
+        """Return the commands in the order of use; click would sort them."""
+        return list(self.commands)
 
 
 @click.group(
-    cls=_Group,
-    # Mutable for add_command alone, which is never called.
-    commands=cast("MutableMapping[str, click.Command]", _Commands()),
+    cls=_InOrder,
     context_settings=_CONTEXT,
     epilog="Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 not verified.",
 )
@@ -86,75 +143,297 @@ def cli(**_: bool) -> None:
     """
 
 
+@cli.command(
+    "create-key", short_help="Have the enclave create a KMS key that only its image can use."
+)
+@default_option(
+    "--role", default="aws-nitro-enclave-foobar-iam-role", help="Name of the instance's IAM role."
+)
+@attestation_option
+@enclave_option
+@default_option(
+    "--proxy-listen",
+    default="vsock:3:1001",
+    metavar="ADDRESS",
+    help="Where the relay to KMS listens. Ports below 1024 need root.",
+)
+@trust_options(default_file=True)
+@verbosity_options
+def create_key_command(
+    role: str, attestation_path: Path, enclave: str, proxy_listen: str, **common: Any
+) -> None:
+    """Have the enclave create a KMS key that only its image can use.
+
+    Saves the key's attestation, once it is verified, where encrypt and decrypt look for it. Run
+    it on the parent instance, as root: the relay's vsock port is below 1024.
+
+    \b
+      sudo foobar-instance create-key
+      sudo foobar-instance create-key --pcr0 HEX --attestation-path key.out
+    """
+    from foobar_instance.create_key import Places, create_key
+
+    progress = _progress(common)
+    trust = _trust(common, progress)
+    places = Places(
+        enclave=_address("--enclave", enclave),
+        relay=_address("--proxy-listen", proxy_listen),
+        attestation=attestation_path,
+    )
+    create_key(role, places, trust, progress, now=_now)
+
+
+@cli.command("encrypt")
+@attestation_option
+@trust_options(default_file=True)
+@verbosity_options
+@click.option(
+    "--plaintext", required=True, metavar="TEXT|-", help="What to encrypt; - reads stdin."
+)
+def encrypt_command(attestation_path: Path, plaintext: str, **common: Any) -> None:
+    """Encrypt to the attested key, on any machine, with no network.
+
+    Verifies the key's attestation first, and prints the ciphertext message. TEXT shows in the list
+    of processes: give a secret through standard input, where bytes of any content do.
+
+    \b
+      foobar-instance encrypt --plaintext "attack at dawn"
+      foobar-instance encrypt --plaintext - < message
+    """
+    from foobar_instance.encrypt import encrypt
+    from foobar_shared.envelope import MAX_PLAINTEXT
+
+    trust = _trust(common, _progress(common))
+    data = read_stdin(limit=MAX_PLAINTEXT) if plaintext == "-" else os.fsencode(plaintext)
+    if len(data) > MAX_PLAINTEXT:
+        raise UsageError(f"the plaintext is longer than {MAX_PLAINTEXT} bytes: split it")
+    write_stdout(encrypt(data, _key_document(attestation_path), trust))
+
+
+@cli.command("decrypt")
+@attestation_option
+@enclave_option
+@trust_options(default_file=True)
+@verbosity_options
+@ciphertext_option
+@path_option("--proof", help="Write a proof of the result here, for verify.")
+@json_option
+def decrypt_command(
+    attestation_path: Path,
+    enclave: str,
+    ciphertext: str,
+    proof: Path | None,
+    as_json: bool,
+    **common: Any,
+) -> None:
+    """Have the enclave decrypt a message and count its letters 'a'.
+
+    Prints the count once it is verified that the enclave has computed it for this very message.
+
+    \b
+      foobar-instance decrypt --ciphertext - < ciphertext
+      foobar-instance encrypt --plaintext - < message |
+        foobar-instance decrypt --ciphertext -
+    """
+    from foobar_instance.decrypt import decrypt
+    from foobar_instance.proof import as_json_text, as_line
+
+    progress = _progress(common)
+    trust = _trust(common, progress)
+    message = _message(ciphertext)
+    document = _key_document(attestation_path)
+    if proof is not None:
+        check_writable(proof)
+    address = _address("--enclave", enclave)
+    result = decrypt(message, document, address, trust, progress, now=_now)
+    if proof is not None:
+        write_file(proof, result.proof.encode())
+        progress.step(f"proof saved in {proof}")
+    write_stdout(as_json_text(result, trust) if as_json else as_line(result))
+
+
+@cli.command("verify")
+@path_option("--proof", required=True, help="The proof that decrypt --proof has written.")
+@ciphertext_option
+@path_option(
+    *attestation_names,
+    help="The key's attestation that you know: the proof must hold the very same.",
+)
+@trust_options(default_file=False)
+@verbosity_options
+@json_option
+def verify_command(
+    proof: Path, ciphertext: str, attestation_path: Path | None, as_json: bool, **common: Any
+) -> None:
+    """Verify a result that somebody else obtained, without AWS.
+
+    Works offline, on any machine. Needs the proof, the ciphertext message that it is for, and the
+    PCR0 of the enclave that you trust. docs/proof.md says what a proof proves, and what it does
+    not.
+
+    \b
+      foobar-instance verify --proof result.json --pcr0 HEX --ciphertext - < ciphertext
+    """
+    from foobar_instance.proof import MAX_PROOF, as_json_text, as_text, parse_proof, verify_proof
+
+    trust = _trust(common, _progress(common), default_file=False)
+    message = _message(ciphertext)
+    parsed = parse_proof(read_file(proof, limit=MAX_PROOF))
+    if attestation_path and parsed.key != read_file(attestation_path, limit=MAX_DOCUMENT):
+        raise NotVerifiedError(
+            f"the proof is for another key than the one that {attestation_path} attests"
+        )
+    result = verify_proof(parsed, message, trust)
+    write_stdout(as_json_text(result, trust) if as_json else as_text(result, trust))
+
+
+@cli.command("describe")
+@click.argument("path", type=click.Path(allow_dash=True, path_type=Path))
+@path_option(
+    *root_names, help="Root certificate (PEM) to verify under instead of AWS's packaged one."
+)
+@partition_option
+@verbosity_options
+@option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+def describe_command(
+    path: Path, root_path: Path | None, partition: Partition, as_json: bool, **common: Any
+) -> None:
+    """Show any Nitro Enclave's attestation document.
+
+    PATH is a file, or - for standard input: raw, base64 or hexadecimal. The document is judged
+    under the root at its own signed time, with no enclave pinned: the exit code is 0 if it
+    verifies, 3 if not.
+    """
+    from foobar_instance import describe
+    from foobar_instance.trust import load_root
+
+    progress = _progress(common)
+    limit = describe.MAX_INPUT
+    data = read_stdin(limit=limit) if str(path) == "-" else read_file(path, limit=limit)
+    root = load_root(root_path, partition, progress)
+    name = str(root_path) if root_path else f"AWS's root for the partition {partition}"
+    description = describe.describe(describe.decode_input(data), root, name, now=_now())
+    write_stdout(describe.as_json(description) if as_json else describe.as_text(description))
+    if description.error:
+        raise click.exceptions.Exit(NotVerifiedError.exit_code)
+
+
+@cli.command("measure")
+@click.argument("image", type=click.Path(path_type=Path))
+@verbosity_options
+def measure_command(image: Path, **common: Any) -> None:
+    """Compute the PCRs of an enclave image file, without nitro-cli.
+
+    Prints the JSON that nitro-cli build-enclave prints, for --measurements.
+
+    \b
+      foobar-instance measure IMAGE.eif > foobar-enclave.measurements.json
+    """
+    from foobar_instance.eif import measure_image
+
+    _progress(common)
+    write_stdout(measure_image(image).as_nitro_cli_json())
+
+
+def _progress(common: dict[str, Any]) -> Progress:
+    """Set up logging, and return where to tell; -q and -v also count before the command."""
+    group = click.get_current_context().find_root().params
+    quiet, verbose = (common.pop(name) or group[name] for name in ("quiet", "verbose"))
+    log_to_stderr(verbose=verbose)
+    return Progress(quiet=quiet)
+
+
+def _trust(common: dict[str, Any], progress: Progress, *, default_file: bool = True) -> Trust:
+    from foobar_instance.trust import DEFAULT_MEASUREMENTS, TrustOptions, make_trust
+
+    source = click.get_current_context().get_parameter_source
+    given = TrustOptions(
+        **common,
+        from_environment=frozenset(
+            name for name in common if source(name) is ParameterSource.ENVIRONMENT
+        ),
+        default_file=DEFAULT_MEASUREMENTS if default_file else None,
+    )
+    return make_trust(given, progress)
+
+
+def _address(name: str, text: str) -> Address:
+    try:
+        return parse_address(text)
+    except AddressError as error:
+        raise click.BadParameter(str(error), param_hint=name) from error
+
+
+def _key_document(path: Path) -> bytes:
+    try:
+        return read_file(path, limit=MAX_DOCUMENT)
+    except FileError as error:
+        raise FileError(
+            f"{error}; create-key saves a key's attestation, --attestation-path says where it is"
+        ) from error
+
+
+def _message(ciphertext: str) -> Message:
+    """Return the message in the option, or on standard input."""
+    from foobar_shared.envelope import MAX_MESSAGE, parse_message
+
+    if ciphertext == "-":
+        ciphertext = read_stdin(limit=MAX_MESSAGE + 2).decode("ascii", errors="replace")
+    try:
+        return parse_message(ciphertext.strip())
+    except EnvelopeError as error:
+        raise NotVerifiedError(f"{error}; give what `encrypt` printed") from error
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with its exit code."""
     code = run(sys.argv[1:] if arguments is None else arguments)
-    _empty_streams()
+    _flush()
     sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; its exit code. Every error is one line on standard error."""
+    """Run one command and return its exit code. Every error is one line on standard error."""
     try:
-        code = cli.main(
-            args=list(arguments),
-            prog_name=PROGRAM,
-            standalone_mode=False,
-            terminal_width=_help_width(),
-        )
+        code = cli.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
     except NoArgsIsHelpError as error:
         _say(error.format_message())
         return error.exit_code
     except click.UsageError as error:
-        return _fail(f"{error.format_message()} (see {_help_of(error)})", error.exit_code)
+        text = f"{error.format_message()} (see {_help_command(error, arguments)})"
+        return _fail(text, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", _INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 - a traceback is no message
-        return _fail(*_reported(error))
+    except (InstanceError, SharedError) as error:
+        return _fail(str(error), error.exit_code if isinstance(error, InstanceError) else 1)
+    except Exception as error:  # noqa: BLE001 - a user gets one line, never a traceback
+        return _fail(_unexpected(error), 1)
     # click returns the code of an Exit, and None where a command has just ended.
     return code if isinstance(code, int) else 0
 
 
-def _help_width() -> int:
-    """The width that click would choose, without `shutil` and the compressors that it loads."""
-    try:
-        columns = int(os.environ.get("COLUMNS", "0"))
-    except ValueError:
-        columns = 0
-    if columns <= 0:
-        try:
-            columns = os.get_terminal_size(
-                sys.__stdout__.fileno() if sys.__stdout__ else -1
-            ).columns
-        except (OSError, ValueError):  # no terminal
-            columns = 0
-    return max(min(columns or _NO_TERMINAL, _MAX_WIDTH) - 2, 50)
+def _help_command(error: click.UsageError, arguments: Sequence[str]) -> str:
+    if error.ctx:
+        return f"{error.ctx.command_path} --help"
+    # Errors of click's parser, such as a missing value, do not say which command they are of.
+    command = next((name for name in arguments if name in cli.commands), None)
+    return " ".join([PROGRAM, *([command] if command else []), "--help"])
 
 
-def _reported(error: Exception) -> tuple[str, int]:
-    from foobar_instance.errors import InstanceError
-    from foobar_shared.errors import SharedError
-
-    if isinstance(error, InstanceError):
-        return str(error), error.exit_code
-    if isinstance(error, SharedError):
-        return str(error), 1
-    if (
-        isinstance(error, OSError) and error.strerror
-    ):  # of click's own output: --help on a full disk
-        return f"cannot go on: {error.strerror}", 1
-    import logging
-    import traceback
-
-    # Where it happened, without the exception's text: that may quote what it failed on.
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:  # click's own output: --help on a full disk
+        return f"cannot go on: {error.strerror}"
+    # Only where it happened: the error's text may quote what the code failed on.
     where = "".join(traceback.format_tb(error.__traceback__))
     logging.getLogger(__name__).debug("%s at\n%s", type(error).__name__, where)
-    return f"unexpected {type(error).__name__}: please report it (-v shows where)", 1
+    return f"unexpected {type(error).__name__}: please report it (-v shows where)"
 
 
 def _fail(text: str, exit_code: int) -> int:
-    from foobar_instance.text import visible
-
     _say(f"error: {visible(text)}")
     return exit_code
 
@@ -164,15 +443,11 @@ def _say(text: str) -> None:
         click.echo(text, err=True)
 
 
-def _empty_streams() -> None:
-    """What a broken stream still holds would make Python exit with 120, whatever the code is."""
+def _flush() -> None:
+    """Flush the streams now: where Python fails to at exit, its exit code would be 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:  # the shell's >&-
                 stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _help_of(error: click.UsageError) -> str:
-    return f"{error.ctx.command_path if error.ctx else PROGRAM} --help"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import os
+import re
 import secrets
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,18 +17,19 @@ from typing import Final
 from foobar_instance.attestation import AttestationError, parse_attestation
 from foobar_instance.enclave_client import EnclaveClient
 from foobar_instance.errors import (
+    EnclaveRefusedError,
     EnclaveUnavailableError,
+    FileError,
     InstanceError,
     NotVerifiedError,
     RelayError,
 )
-from foobar_instance.files import check_writable, write_file
+from foobar_instance.files import MAX_DOCUMENT, check_writable, read_file, write_file
 from foobar_instance.kms_client import KmsService
 from foobar_instance.metadata import InstanceIdentity, read_identity
-from foobar_instance.progress import Progress
-from foobar_instance.text import one_line
+from foobar_instance.terminal import Progress, one_line
 from foobar_instance.trust import Trust, key_claims
-from foobar_shared.addresses import Address, VsockAddress, listen
+from foobar_shared.addresses import Address, TcpAddress, VsockAddress, listen
 from foobar_shared.claims import KeyClaims, parse_key_claims
 from foobar_shared.errors import MessageError
 from foobar_shared.key_policy import is_debug_mode, key_policy, policy_sha256
@@ -32,6 +37,7 @@ from foobar_shared.messages import NONCE_BYTES, CreateKeyRequest
 from proxy.relay import Relay
 
 _WHAT: Final = "the key's attestation"
+_KEY_ID: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 _PERHAPS_A_KEY: Final = (
     "a key may have been made all the same: look in KMS for one whose description begins with "
     '"Locked to the enclave image", and schedule its deletion'
@@ -48,16 +54,25 @@ class Places:
 
 
 def create_key(
-    role: str, places: Places, trust: Trust, progress: Progress, *, now: Callable[[], datetime]
+    role: str,
+    places: Places,
+    trust: Trust,
+    progress: Progress,
+    *,
+    now: Callable[[], datetime],
+    identify: Callable[[str], InstanceIdentity] = read_identity,
 ) -> KeyClaims:
     """Have the enclave create a key, verify its attestation and save it.
+
+    The attestation of another key that is there already is renamed, never replaced. `now` is the
+    clock; `identify` reads region, account and credentials of the instance's IAM role.
 
     Raises:
         InstanceError: a step failed; no file was written.
     """
     check_writable(places.attestation)  # a key whose attestation is lost is of no use
     with progress.waiting("reading instance metadata"):
-        identity = read_identity(role)
+        identity = identify(role)
     progress.step(f"region {identity.region}, account {identity.account_id}, role {identity.role}")
     nonce = secrets.token_bytes(NONCE_BYTES)
     request = CreateKeyRequest(
@@ -69,46 +84,84 @@ def create_key(
     )
     document = _ask(request, places, progress)
     try:
-        attestation = trust.fresh(document, _WHAT, nonce=nonce, now=now())
+        attestation = trust.verify_fresh(document, _WHAT, nonce=nonce, now=now())
         claims = key_claims(attestation, _WHAT)
         _check_answers_request(claims, identity, attestation.pcrs.get(0, b""))
         progress.step(f"attestation verified, PCR0 {attestation.pcrs[0].hex()}")
-        write_file(places.attestation, document)
+        kept = _name_for_old(places.attestation)
+        write_file(places.attestation, document, keep_old_as=kept)
     except InstanceError as error:
-        raise _naming_the_key(error, document) from error
+        raise _with_the_keys_name(error, document) from error
+    if kept:
+        progress.note(f"the attestation that was in {places.attestation} is now in {kept}")
     progress.step(f"key {claims.key_arn}")
     progress.step(f"attestation saved in {places.attestation}")
     return claims
 
 
+def start_relay(
+    places: Places,
+    target: TcpAddress,
+    *,
+    listen: Callable[[Address], socket.socket] = listen,
+    relay: Callable[..., Relay] = Relay,
+) -> Relay:
+    """Return a relay to KMS, which only the enclave may use; it serves from `__enter__` on.
+
+    Raises:
+        RelayError: it can't listen there; the text says what to do.
+    """
+    cannot = f"the relay can't listen at {places.relay}"
+    try:
+        listener = listen(places.relay)
+    except PermissionError as error:
+        raise RelayError(
+            f"the relay may not listen at {places.relay}: ports below 1024 need root, so run this "
+            "command with sudo"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise RelayError(f"{cannot}: it is in use; is another create-key running?") from error
+        raise RelayError(f"{cannot}: {error.strerror}") from error
+    cid = places.enclave.cid if isinstance(places.enclave, VsockAddress) else None
+    return relay(listener, target, allowed_cid=cid)
+
+
 def _ask(request: CreateKeyRequest, places: Places, progress: Progress) -> bytes:
     target = KmsService(request.region).address
-    with EnclaveClient(places.enclave) as enclave:
+    with EnclaveClient(places.enclave) as enclave, start_relay(places, target):
+        progress.step(f"relay up: {places.relay} to {target}")
         try:
-            listener = listen(places.relay)
-        except OSError as error:
-            raise _cannot_listen(places.relay, error) from error
-        cid = places.enclave.cid if isinstance(places.enclave, VsockAddress) else None
-        with Relay(listener, target, allowed_cid=cid):
-            progress.step(f"relay up: {places.relay} to {target}")
-            try:
-                with progress.waiting("the enclave creates a key in KMS"):
-                    document = enclave.ask(request)
-            except (EnclaveUnavailableError, KeyboardInterrupt):
-                # The enclave goes on by itself, and nobody will hear which key it has made.
-                progress.warn(_PERHAPS_A_KEY)
-                raise
-    return document
+            with progress.waiting("the enclave creates a key in KMS"):
+                return enclave.ask(request)
+        except EnclaveRefusedError:
+            # The place to append why the relay could not reach KMS, where it knows.
+            raise
+        except (EnclaveUnavailableError, KeyboardInterrupt):
+            # The enclave goes on by itself, and nobody will hear which key it has made.
+            progress.warn(_PERHAPS_A_KEY)
+            raise
 
 
-def _naming_the_key(error: InstanceError, document: bytes) -> InstanceError:
-    """The same failure, with the key that costs money if the enclave did make it.
-
-    Nothing of the document need be true: whoever sent it may name a key that is in use.
-    """
+def _name_for_old(path: Path) -> Path | None:
+    """Return a free name for what is at `path`: with the id of its key, else with a number."""
+    if not os.path.lexists(path):
+        return None
     try:
-        claims = parse_key_claims(parse_attestation(document).user_data)
-    except (AttestationError, MessageError):
+        claims = _unverified_claims(read_file(path, limit=MAX_DOCUMENT))
+    except FileError:
+        claims = None
+    # The id becomes part of a path, and anybody may have written the old document.
+    key_ids = [claims.key_id] if claims and _KEY_ID.fullmatch(claims.key_id) else []
+    names = itertools.chain(key_ids, map(str, itertools.count(1)))
+    kept = (path.with_name(f"{path.stem}.{name}{path.suffix}") for name in names)
+    return next(name for name in kept if not os.path.lexists(name))
+
+
+def _with_the_keys_name(error: InstanceError, document: bytes) -> InstanceError:
+    """Return the same error, with the name of the key that costs money if the enclave made it."""
+    claims = _unverified_claims(document)
+    if claims is None:
         return error
     return type(error)(
         f"{error}; the answer names the key {one_line(claims.key_arn)}: if it was made just now, "
@@ -116,21 +169,16 @@ def _naming_the_key(error: InstanceError, document: bytes) -> InstanceError:
     )
 
 
-def _cannot_listen(address: Address, error: OSError) -> RelayError:
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return RelayError(
-            f"the relay may not listen at {address}: ports below 1024 need root, so run this "
-            "command with sudo"
-        )
-    if error.errno == errno.EADDRINUSE:
-        return RelayError(
-            f"the relay can't listen at {address}: it is in use; is another create-key running?"
-        )
-    return RelayError(f"the relay can't listen at {address}: {error.strerror}")
+def _unverified_claims(document: bytes) -> KeyClaims | None:
+    """Return the key that a document names. It may name any key, even one that is in use."""
+    try:
+        return parse_key_claims(parse_attestation(document).user_data)
+    except (AttestationError, MessageError):
+        return None
 
 
 def _check_answers_request(claims: KeyClaims, identity: InstanceIdentity, pcr0: bytes) -> None:
-    """The key is the one that was asked for, under the policy that locks it to this enclave."""
+    """Check that the key is the one that was asked for, and locked to this enclave."""
     account = claims.key_arn.split(":")[4]
     if claims.region != identity.region or account != identity.account_id:
         raise NotVerifiedError(

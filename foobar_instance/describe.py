@@ -10,7 +10,7 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -29,13 +29,14 @@ from foobar_instance.attestation import (
 from foobar_instance.errors import NotVerifiedError
 from foobar_instance.trust import refusal
 
-# As in attestation.chain: what hostile certificates make `cryptography` warn of is for no terminal.
+# Hostile certificates make `cryptography` warn; a user can do nothing about it.
 warnings.filterwarnings("ignore", module=re.escape(__name__))
 
 MAX_INPUT: Final = 64 * 1024
 """Longest input in bytes; the longest genuine document has 7,539, in hexadecimal twice as many."""
 
-PCR_MEANINGS: Final = {
+# AWS Nitro Enclaves user guide, "Cryptographic attestation".
+_PCR_MEANINGS: Final = {
     0: "enclave image",
     1: "kernel and boot",
     2: "application",
@@ -43,36 +44,25 @@ PCR_MEANINGS: Final = {
     4: "instance id",
     8: "signing cert",
 }
-"""What Nitro measures into which register (AWS Nitro Enclaves user guide, attestation)."""
-
 _WIDTH: Final = 80
 _INDENT: Final = 12
 _MAX_LINES: Final = 12
-_COSE_FIRST_BYTES: Final = (0x84, 0xD2)  # an array of 4, or tag 18 (RFC 9052 section 4.2)
+_COSE_FIRST_BYTES: Final = (b"\x84", b"\xd2")  # an array of 4, or tag 18 (RFC 9052 section 4.2)
 _STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 _MODULE_ID: Final = re.compile(r"(i-[0-9a-f]+)-[0-9a-z]+", re.ASCII)
 _LEAF_REGION: Final = re.compile(r"\.([a-z0-9-]+)\.aws", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What verification said: `error` is None where the document verified under `root`."""
-
-    root: str
-    error: AttestationError | None = None
-
-    @property
-    def verified(self) -> bool:
-        """Whether the document verified."""
-        return self.error is None
-
-
-@dataclass(frozen=True, slots=True)
 class Description:
-    """A document's content, the verdict on it, and when it was looked at."""
+    """A document's content and size, when it was looked at, and whether it verified.
+
+    `error` is None where the document verified under the root that `root` names.
+    """
 
     attestation: Attestation
-    verdict: Verdict
+    root: str
+    error: AttestationError | None
     size: int
     now: datetime
 
@@ -83,10 +73,12 @@ class Description:
         return match[1] if match else None
 
     @property
-    def pcr4_agrees(self) -> bool:
-        """Whether PCR4 is the measurement of the instance id: SHA-384 of 48 zero bytes and it."""
-        expected = hashlib.sha384(bytes(48) + (self.instance_id or "").encode()).digest()
-        return self.attestation.pcrs.get(4) == expected
+    def region(self) -> str | None:
+        """The region in the leaf certificate's name, `<module id>.<region>.aws`."""
+        leaf = _certificates(self.attestation)[-1]
+        name = _common_name(leaf) if leaf else ""
+        match = _LEAF_REGION.fullmatch(name.removeprefix(self.attestation.module_id))
+        return match[1] if match else None
 
     @property
     def age(self) -> timedelta:
@@ -97,7 +89,7 @@ class Description:
 def describe(
     document: bytes, root: x509.Certificate, root_name: str, *, now: datetime
 ) -> Description:
-    """What a raw document says, and whether it verifies under `root` at its own signed time.
+    """Read a raw document, and verify it under `root` at its own signed time.
 
     Raises:
         NotVerifiedError: it is no attestation document, so there is nothing to describe.
@@ -106,32 +98,30 @@ def describe(
         attestation = parse_attestation(document)
     except AttestationError as error:
         raise refusal("the document", error) from error
+    broken = None
     try:
         verify_attestation(document, root=root, allow_debug=True)
     except AttestationError as error:
-        verdict = Verdict(root_name, error)
-    else:
-        verdict = Verdict(root_name)
-    return Description(attestation, verdict, len(document), now)
+        broken = error
+    return Description(attestation, root_name, broken, len(document), now)
 
 
 def decode_input(data: bytes) -> bytes:
-    """The raw document in `data`, which is raw, base64 (of either alphabet) or hexadecimal.
+    """Return the raw document in `data`: raw, base64 (of either alphabet) or hexadecimal.
 
     Raises:
         NotVerifiedError: too long, or none of the three.
     """
     if len(data) > MAX_INPUT:
         raise NotVerifiedError(f"the input is no attestation document: over {MAX_INPUT} bytes")
-    if data[:1] and data[0] in _COSE_FIRST_BYTES:
+    if data.startswith(_COSE_FIRST_BYTES):
         return data
     text = b"".join(data.split())
     if re.fullmatch(rb"(?:[0-9A-Fa-f]{2})+", text):
         return bytes.fromhex(text.decode("ascii"))
-    padded = text.rstrip(b"=").translate(_STANDARD_ALPHABET)
-    padded += b"=" * (-len(padded) % 4)
+    text = text.rstrip(b"=").translate(_STANDARD_ALPHABET)
     try:
-        return base64.b64decode(padded, validate=True)
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error as error:
         raise NotVerifiedError(
             "the input is no attestation document: neither raw, nor base64, nor hexadecimal"
@@ -139,27 +129,36 @@ def decode_input(data: bytes) -> bytes:
 
 
 def as_json(description: Description) -> str:
-    """The description as one JSON object; byte strings in hexadecimal."""
-    attestation, error = description.attestation, description.verdict.error
+    """Return the description as one JSON object; byte strings in hexadecimal."""
+    attestation, error = description.attestation, description.error
     return json.dumps(
         {
-            "verified": description.verdict.verified,
-            "root": description.verdict.root,
+            "verified": error is None,
+            "root": description.root,
             "rule": error.rule if error else None,
             "error": str(error) if error else None,
             "bytes": description.size,
             "moduleId": attestation.module_id,
             "instanceId": description.instance_id,
-            "region": _region(attestation),
+            "region": description.region,
             "timestamp": attestation.timestamp.isoformat(timespec="milliseconds"),
             "ageSeconds": int(description.age.total_seconds()),
             "debug": attestation.is_debug,
             "digest": attestation.digest,
             "pcrs": {str(index): value.hex() for index, value in attestation.pcrs.items()},
-            "certificates": [_certificate_json(one) for one in _certificates(attestation)],
+            "certificates": [
+                {
+                    "commonName": _common_name(certificate),
+                    "notBefore": certificate.not_valid_before_utc.isoformat(),
+                    "notAfter": certificate.not_valid_after_utc.isoformat(),
+                }
+                if certificate
+                else None
+                for certificate in _certificates(attestation)
+            ],
             "publicKey": _hex(attestation.public_key),
             "userData": _hex(attestation.user_data),
-            "userDataDecoded": _decoded(attestation.user_data),
+            "userDataDecoded": _decoded(attestation.user_data or b""),
             "nonce": _hex(attestation.nonce),
         },
         indent=2,
@@ -167,51 +166,50 @@ def as_json(description: Description) -> str:
 
 
 def as_text(description: Description) -> str:
-    """The description in at most 80 columns."""
+    """Return the description in at most 80 columns."""
+    attestation = description.attestation
     sections = (
         _head(description),
-        _measurements(description),
-        _chain(description),
-        _fields(description.attestation),
-        _conclusion(description),
+        _measurements(attestation),
+        _chain(attestation),
+        _fields(attestation),
+        _verdict(description),
     )
     return "\n\n".join("\n".join(section) for section in sections)
 
 
 def _head(description: Description) -> Iterator[str]:
-    attestation = description.attestation
-    mode = "production"
-    if attestation.is_debug:
-        mode = "DEBUG: PCR0 is zero, so nothing here says which code ran"
-    yield f"Attestation document, {description.size:,} bytes"
-    yield ""
+    attestation, instance_id = description.attestation, description.instance_id
+    yield f"Attestation document, {description.size:,} bytes\n"
     yield _row("module", attestation.module_id)
-    if description.instance_id:
-        agrees = "PCR4 agrees" if description.pcr4_agrees else "PCR4 DOES NOT AGREE"
-        yield _row("instance", f"{description.instance_id} ({agrees})")
-    yield _row("region", _region(attestation) or "unknown")
-    yield _row("signed", f"{_time(attestation.timestamp)} ({_age(description.age)})")
-    yield _row("mode", mode)
+    if instance_id:
+        # PCR4 is SHA-384 over 48 zero bytes and the instance id.
+        expected = hashlib.sha384(bytes(48) + instance_id.encode()).digest()
+        agrees = attestation.pcrs.get(4) == expected
+        yield _row("instance", f"{instance_id} (PCR4 {'agrees' if agrees else 'DOES NOT AGREE'})")
+    yield _row("region", description.region or "unknown")
+    yield _row("signed", f"{_time(attestation.timestamp, 'milliseconds')} ({_age(description)})")
+    debug = "DEBUG: PCR0 is zero, so nothing here says which code ran"
+    yield _row("mode", debug if attestation.is_debug else "production")
 
 
-def _measurements(description: Description) -> Iterator[str]:
-    pcrs = description.attestation.pcrs
-    yield f"Measurements ({description.attestation.digest})"
-    yield ""
-    for index, value in pcrs.items():
+def _measurements(attestation: Attestation) -> Iterator[str]:
+    yield f"Measurements ({attestation.digest})\n"
+    zeros: list[int] = []
+    for index, value in attestation.pcrs.items():
         if any(value):
             text = value.hex()
-            yield f"  PCR{index:<3} {PCR_MEANINGS.get(index, ''):<16} {text[:48]}"
+            yield f"  PCR{index:<3} {_PCR_MEANINGS.get(index, ''):<16} {text[:48]}"
             yield f"{'':26}{text[48:]}"
-    zeros = [index for index, value in pcrs.items() if not any(value)]
+        else:
+            zeros.append(index)
     if zeros:
         yield f"  zero   PCR{_ranges(zeros)}"
 
 
-def _chain(description: Description) -> Iterator[str]:
-    yield "Certificates, root first"
-    yield ""
-    for certificate in _certificates(description.attestation):
+def _chain(attestation: Attestation) -> Iterator[str]:
+    yield "Certificates, root first\n"
+    for certificate in _certificates(attestation):
         if certificate is None:
             yield "  (one that does not parse)"
             continue
@@ -219,54 +217,42 @@ def _chain(description: Description) -> Iterator[str]:
         yield from textwrap.wrap(
             _common_name(certificate), _WIDTH - 2, initial_indent="  ", subsequent_indent="    "
         )
-        yield f"    {_time(begin, milliseconds=False)} to {_time(end, milliseconds=False)}"
+        yield f"    {_time(begin)} to {_time(end)}"
 
 
 def _fields(attestation: Attestation) -> Iterator[str]:
-    yield "Fields that the enclave chose"
-    yield ""
-    yield from _field("public key", attestation.public_key, _public_key_lines)
-    yield from _field("nonce", attestation.nonce, _data_lines)
-    yield from _field("user data", attestation.user_data, _data_lines)
+    yield "Fields that the enclave chose\n"
+    yield from _field("public key", attestation.public_key)
+    yield from _field("nonce", attestation.nonce)
+    yield from _field("user data", attestation.user_data)
 
 
-def _conclusion(description: Description) -> Iterator[str]:
-    verdict = description.verdict
-    if verdict.error is None:
-        yield f"VERIFIED under {verdict.root}, at its own signed time"
+def _verdict(description: Description) -> Iterator[str]:
+    error = description.error
+    if error is None:
+        yield f"VERIFIED under {description.root}, at its own signed time"
         if description.attestation.is_debug:
             yield "  The signature is genuine, but debug mode proves nothing about the code."
         return
-    yield f"NOT VERIFIED under {verdict.root}: rule {verdict.error.rule}"
-    yield from textwrap.wrap(
-        str(verdict.error), _WIDTH, initial_indent="  ", subsequent_indent="  "
-    )
+    yield f"NOT VERIFIED under {description.root}: rule {error.rule}"
+    yield from textwrap.wrap(str(error), _WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
-def _field(
-    name: str, value: bytes | None, lines: Callable[[bytes], Iterator[str]]
-) -> Iterator[str]:
-    if value is None:
-        yield _row(name, "none")
-    elif not value:
-        yield _row(name, "empty")
-    else:
-        shown = list(lines(value))
-        for number, line in enumerate(shown[:_MAX_LINES]):
-            yield _row("" if number else name, line)
-        if len(shown) > _MAX_LINES:
-            yield _row(
-                "", f"... {len(shown) - _MAX_LINES} lines more ({len(value):,} bytes in all)"
-            )
-
-
-def _public_key_lines(value: bytes) -> Iterator[str]:
-    kind = _key_kind(value)
-    if kind is None:
-        yield from _data_lines(value)
+def _field(name: str, value: bytes | None) -> Iterator[str]:
+    if not value:
+        yield _row(name, "none" if value is None else "empty")
         return
-    yield f"{kind}, DER SubjectPublicKeyInfo of {len(value)} bytes; its SHA-256 is"
-    yield hashlib.sha256(value).hexdigest()
+    key = _key_kind(value) if name == "public key" else None
+    if key:
+        text = f"{key}, DER SubjectPublicKeyInfo of {len(value)} bytes; its SHA-256 is"
+        lines = [text, hashlib.sha256(value).hexdigest()]
+    else:
+        lines = list(_data_lines(value))
+    if len(lines) > _MAX_LINES:
+        more = f"... {len(lines) - _MAX_LINES} lines more ({len(value):,} bytes in all)"
+        lines = [*lines[:_MAX_LINES], more]
+    for number, line in enumerate(lines):
+        yield _row("" if number else name, line)
 
 
 def _key_kind(value: bytes) -> str | None:
@@ -282,7 +268,7 @@ def _key_kind(value: bytes) -> str | None:
 
 
 def _data_lines(value: bytes) -> Iterator[str]:
-    """JSON, else text, else hexadecimal, in rows that fit."""
+    """Return JSON, else text, else hexadecimal, in rows that fit."""
     decoded = _decoded(value)
     room = _WIDTH - 2 - _INDENT
     if isinstance(decoded, dict | list):
@@ -295,10 +281,8 @@ def _data_lines(value: bytes) -> Iterator[str]:
         yield from textwrap.wrap(value.hex(), 64)
 
 
-def _decoded(value: bytes | None) -> object:
-    """The JSON object or array in `value`, else its printable text, else None."""
-    if not value:
-        return None
+def _decoded(value: bytes) -> object:
+    """Return the JSON object or array in `value`, else its printable text, else None."""
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
@@ -310,11 +294,11 @@ def _decoded(value: bytes | None) -> object:
     if isinstance(decoded, dict | list):
         return decoded
     printable = all(c.isprintable() or c in "\r\n\t" for c in text)
-    return text if printable else None
+    return text if text and printable else None
 
 
 def _finite(number: str) -> float:
-    """A number that JSON has, which knows no infinity and no NaN (RFC 8259 section 6)."""
+    """Return a number that JSON has, which knows no infinity and no NaN (RFC 8259 section 6)."""
     value = float(number)
     if not math.isfinite(value):
         raise ValueError
@@ -322,7 +306,7 @@ def _finite(number: str) -> float:
 
 
 def _certificates(attestation: Attestation) -> list[x509.Certificate | None]:
-    """Root first, leaf last; None for one that does not parse."""
+    """Return the certificates, root first and leaf last; None for one that does not parse."""
     certificates: list[x509.Certificate | None] = []
     for der in (*attestation.cabundle, attestation.certificate):
         try:
@@ -335,16 +319,6 @@ def _certificates(attestation: Attestation) -> list[x509.Certificate | None]:
     return certificates
 
 
-def _certificate_json(certificate: x509.Certificate | None) -> dict[str, str] | None:
-    if certificate is None:
-        return None
-    return {
-        "commonName": _common_name(certificate),
-        "notBefore": certificate.not_valid_before_utc.isoformat(),
-        "notAfter": certificate.not_valid_after_utc.isoformat(),
-    }
-
-
 def _common_name(certificate: x509.Certificate) -> str:
     try:
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -352,14 +326,6 @@ def _common_name(certificate: x509.Certificate) -> str:
         names = []
     text = str(names[0].value) if names else "(no common name)"
     return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _region(attestation: Attestation) -> str | None:
-    """The region in the leaf's name, `<module id>.<region>.aws`."""
-    leaf = _certificates(attestation)[-1]
-    name = _common_name(leaf) if leaf else ""
-    match = _LEAF_REGION.fullmatch(name.removeprefix(attestation.module_id))
-    return match[1] if match else None
 
 
 def _row(label: str, text: str) -> str:
@@ -370,29 +336,28 @@ def _hex(value: bytes | None) -> str | None:
     return None if value is None else value.hex()
 
 
-def _time(moment: datetime, *, milliseconds: bool = True) -> str:
-    text = f"{moment:%Y-%m-%d %H:%M:%S}"
-    return f"{text}.{moment.microsecond // 1000:03} UTC" if milliseconds else f"{text} UTC"
+def _time(moment: datetime, precision: str = "seconds") -> str:
+    return f"{moment.replace(tzinfo=None).isoformat(' ', precision)} UTC"
 
 
-def _age(age: timedelta) -> str:
-    """An age in its two largest units."""
+def _age(description: Description) -> str:
+    """Return an age in its two largest units."""
+    age = description.age
     if age < timedelta():
         return "in the future"
-    days, seconds = age.days, age.seconds
     units = {
-        "year": days // 365,
-        "day": days % 365,
-        "hour": seconds // 3600,
-        "minute": seconds % 3600 // 60,
-        "second": seconds % 60,
+        "year": age.days // 365,
+        "day": age.days % 365,
+        "hour": age.seconds // 3600,
+        "minute": age.seconds % 3600 // 60,
+        "second": age.seconds % 60,
     }
     parts = [f"{count} {unit}{'s' * (count != 1)}" for unit, count in units.items() if count]
     return " ".join(parts[:2] or ["0 seconds"]) + " ago"
 
 
 def _ranges(numbers: list[int]) -> str:
-    """`5-7, 9-15` for 5, 6, 7, 9, ..., 15."""
+    """Return `5-7, 9-15` for 5, 6, 7, 9, ..., 15."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and number == ranges[-1][-1] + 1:

@@ -1,8 +1,8 @@
 """Measures an enclave image file (EIF) as Nitro does, without Nitro: PCR0, 1, 2, and 8 if signed.
 
 The format is that of aws-nitro-enclaves-image-format (src/defs/mod.rs): a header, then sections,
-each with a header of its own; numbers are big-endian. A register is SHA-384 over 48 zero bytes and
-the SHA-384 of what it covers:
+each with a header of its own; numbers are big-endian. A PCR is SHA-384 over 48 zero bytes and the
+SHA-384 of what it covers:
 
     PCR0   kernel, command line and every ramdisk, in the order of the file
     PCR1   kernel, command line and the first ramdisk
@@ -20,19 +20,16 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
 import cbor2
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from foobar_instance.errors import FileError, ImageError
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 MAGIC: Final = b".eif"
 VERSIONS: Final = (3, 4)  # 3 added the signature, 4 the metadata; older ones are not in use
@@ -56,9 +53,13 @@ class SectionType(enum.IntEnum):
     METADATA = 5
 
 
+_REQUIRED: Final = (SectionType.KERNEL, SectionType.COMMAND_LINE)
+_SMALL: Final = (SectionType.SIGNATURE, SectionType.METADATA)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageMeasurements:
-    """An image's registers, 48 bytes each; `pcr8` is None where the image is not signed."""
+    """An image's PCRs, 48 bytes each; `pcr8` is None where the image is not signed."""
 
     pcr0: bytes
     pcr1: bytes
@@ -66,17 +67,15 @@ class ImageMeasurements:
     pcr8: bytes | None = None
 
     def as_nitro_cli_json(self) -> str:
-        """The JSON that `nitro-cli build-enclave` prints, which `--measurements` takes."""
-        registers = {"PCR0": self.pcr0, "PCR1": self.pcr1, "PCR2": self.pcr2}
-        if self.pcr8 is not None:
-            registers["PCR8"] = self.pcr8
+        """Return the JSON that `nitro-cli build-enclave` prints, which `--measurements` takes."""
+        pcrs = {"PCR0": self.pcr0, "PCR1": self.pcr1, "PCR2": self.pcr2, "PCR8": self.pcr8}
         measurements = {"HashAlgorithm": "Sha384 { ... }"}
-        measurements |= {name: value.hex() for name, value in registers.items()}
+        measurements |= {name: value.hex() for name, value in pcrs.items() if value is not None}
         return json.dumps({"Measurements": measurements}, indent=2)
 
 
 def measure_image(path: Path) -> ImageMeasurements:
-    """The registers that Nitro will report for an enclave started from the image in `path`.
+    """Return the PCRs that Nitro will report for an enclave started from the image in `path`.
 
     The file is read once, in pieces: memory does not grow with it.
 
@@ -93,63 +92,39 @@ def measure_image(path: Path) -> ImageMeasurements:
         raise ImageError(f"{path}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    sections: tuple[tuple[int, int], ...]  # offset of the section's header, size of its data
-    crc32: int
-    raw: bytes
-
-
-@dataclass(slots=True)
-class _Digests:
-    """The hashes under way."""
-
-    image: _Hash = field(default_factory=hashlib.sha384)
-    bootstrap: _Hash = field(default_factory=hashlib.sha384)
-    application: _Hash = field(default_factory=hashlib.sha384)
-
-    def covering(self, kind: SectionType, ramdisks: int) -> tuple[_Hash, ...]:
-        """The hashes that a section goes into, given how many ramdisks came before it."""
-        if kind in (SectionType.SIGNATURE, SectionType.METADATA):
-            return ()
-        if kind is SectionType.RAMDISK and ramdisks:
-            return (self.image, self.application)
-        return (self.image, self.bootstrap)
-
-
 def _measure(file: IO[bytes]) -> ImageMeasurements:
-    header = _read_header(file)
-    crc = zlib.crc32(header.raw[:-_CRC_BYTES])
-    digests = _Digests()
+    sections, checksum, crc = _read_header(file)
+    image, bootstrap, application = hashlib.sha384(), hashlib.sha384(), hashlib.sha384()
     kinds: list[SectionType] = []
     pcr8: bytes | None = None
-    for offset, size in header.sections:
+    for offset, size in sections:
         if file.tell() != offset:
             raise ImageError("a section is not where the header says")
         raw, kind = _read_section_header(file, size)
         crc = zlib.crc32(raw, crc)
-        hashes = digests.covering(kind, kinds.count(SectionType.RAMDISK))
-        small = bytearray()
+        part = application if SectionType.RAMDISK in kinds and kind not in _REQUIRED else bootstrap
+        signature = bytearray()
         for chunk in _chunks(file, size):
             crc = zlib.crc32(chunk, crc)
-            for digest in hashes:
-                digest.update(chunk)
             if kind is SectionType.SIGNATURE:
-                small += chunk
+                signature += chunk
+            elif kind is not SectionType.METADATA:
+                image.update(chunk)
+                part.update(chunk)
         if kind is SectionType.SIGNATURE:
-            pcr8 = _extended(hashlib.sha384(_signing_certificate(bytes(small))))
+            pcr8 = _pcr(hashlib.sha384(_signing_certificate(bytes(signature))).digest())
         kinds.append(kind)
-    _check_end(file, header, crc)
+    if file.read(1):
+        raise ImageError("bytes follow its last section")
+    if crc != checksum:
+        raise ImageError("its checksum is wrong: the file is damaged")
     _check_kinds(kinds)
-    return ImageMeasurements(
-        pcr0=_extended(digests.image),
-        pcr1=_extended(digests.bootstrap),
-        pcr2=_extended(digests.application),
-        pcr8=pcr8,
-    )
+    pcr0, pcr1, pcr2 = (_pcr(digest.digest()) for digest in (image, bootstrap, application))
+    return ImageMeasurements(pcr0, pcr1, pcr2, pcr8)
 
 
-def _read_header(file: IO[bytes]) -> _Header:
+def _read_header(file: IO[bytes]) -> tuple[list[tuple[int, int]], int, int]:
+    """Return each section's offset and size, the file's checksum, and that of the header alone."""
     raw = file.read(HEADER.size)
     if len(raw) != HEADER.size or raw[:4] != MAGIC:
         raise ImageError("not an enclave image file (EIF)")
@@ -158,11 +133,10 @@ def _read_header(file: IO[bytes]) -> _Header:
         raise ImageError(f"version {version} of the format is not known")
     if not 0 < count <= MAX_SECTIONS:
         raise ImageError(f"it claims {count} sections; 1 to {MAX_SECTIONS} are possible")
-    offsets, sizes = rest[:MAX_SECTIONS], rest[MAX_SECTIONS : 2 * MAX_SECTIONS]
-    if any(offsets[count:]) or any(sizes[count:]):
+    sections = list(zip(rest[:MAX_SECTIONS], rest[MAX_SECTIONS : 2 * MAX_SECTIONS], strict=True))
+    if any(map(any, sections[count:])):
         raise ImageError("the header describes more sections than it counts")
-    sections = tuple(zip(offsets[:count], sizes[:count], strict=True))
-    return _Header(sections=sections, crc32=rest[-1], raw=raw)
+    return sections[:count], rest[-1], zlib.crc32(raw[:-_CRC_BYTES])
 
 
 def _read_section_header(file: IO[bytes], size: int) -> tuple[bytes, SectionType]:
@@ -176,7 +150,7 @@ def _read_section_header(file: IO[bytes], size: int) -> tuple[bytes, SectionType
         kind = SectionType(number)
     except ValueError as error:
         raise ImageError(f"a section has the unknown type {number}") from error
-    if kind in (SectionType.SIGNATURE, SectionType.METADATA) and size > _MAX_SMALL_SECTION:
+    if kind in _SMALL and size > _MAX_SMALL_SECTION:
         raise ImageError(f"its {kind.name.lower()} section is longer than {_MAX_SMALL_SECTION}")
     return raw, kind
 
@@ -190,26 +164,19 @@ def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _check_end(file: IO[bytes], header: _Header, crc: int) -> None:
-    if file.read(1):
-        raise ImageError("bytes follow its last section")
-    if crc != header.crc32:
-        raise ImageError("its checksum is wrong: the file is damaged")
-
-
 def _check_kinds(kinds: list[SectionType]) -> None:
-    for kind in (SectionType.KERNEL, SectionType.COMMAND_LINE):
+    for kind in _REQUIRED:
         if kinds.count(kind) != 1:
             raise ImageError(f"it has {kinds.count(kind)} {kind.name.lower()} sections, not one")
     if SectionType.RAMDISK not in kinds:
         raise ImageError("it has no ramdisk")
-    for kind in (SectionType.SIGNATURE, SectionType.METADATA):
+    for kind in _SMALL:
         if kinds.count(kind) > 1:
             raise ImageError(f"it has more than one {kind.name.lower()} section")
 
 
 def _signing_certificate(section: bytes) -> bytes:
-    """DER of the certificate in a signature section: CBOR, [{signing_certificate, signature}]."""
+    """Return the DER certificate in a signature section: CBOR [{signing_certificate, ...}]."""
     try:
         item = cbor2.CBORDecoder(
             BytesIO(section), max_depth=_MAX_DEPTH, allow_duplicate_keys=False
@@ -222,6 +189,6 @@ def _signing_certificate(section: bytes) -> bytes:
         raise ImageError("its signature section holds no certificate") from error
 
 
-def _extended(digest: _Hash) -> bytes:
-    """A register that was zero and is extended once."""
-    return hashlib.sha384(bytes(48) + digest.digest()).digest()
+def _pcr(digest: bytes) -> bytes:
+    """Return a PCR that was zero and is extended once."""
+    return hashlib.sha384(bytes(48) + digest).digest()

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import logging
 import socket
-from types import TracebackType
 from typing import Final, Self
 
 from foobar_instance.errors import EnclaveRefusedError, EnclaveUnavailableError
-from foobar_instance.text import one_line
+from foobar_instance.terminal import one_line
 from foobar_shared.addresses import Address, connect
 from foobar_shared.errors import MessageError
 from foobar_shared.framing import LineSocket
 from foobar_shared.messages import ErrorResponse, Request, encode_request, name_of, parse_response
+from foobar_shared.timeouts import ENCLAVE_ANSWER, ENCLAVE_CONNECT, ENCLAVE_LINE, ENCLAVE_SEND
 
 _log: Final = logging.getLogger(__name__)
-
-_CONNECT_SECONDS: Final = 5.0
-_SEND_SECONDS: Final = 10.0
-_ANSWER_SECONDS: Final = 90.0  # createKey talks to KMS, with retries
-_LINE_SECONDS: Final = 10.0
 
 
 class EnclaveClient:
     """A connection to the enclave. Whatever it answers may be the parent's word."""
 
-    def __init__(self, address: Address) -> None:
-        """Connect.
+    def __init__(self, address: Address, *, answer_seconds: float = ENCLAVE_ANSWER) -> None:
+        """Connect; every answer must begin within `answer_seconds`.
 
         Raises:
             EnclaveUnavailableError: nobody listens there.
         """
         try:
-            self._socket: socket.socket = connect(address, seconds=_CONNECT_SECONDS)
+            self._socket: socket.socket = connect(address, seconds=ENCLAVE_CONNECT)
         except OSError as error:
             raise EnclaveUnavailableError(
                 f"no enclave answers at {address} ({error.strerror or 'timed out'}): start it, or "
@@ -40,20 +35,16 @@ class EnclaveClient:
             ) from error
         _log.debug("connected to the enclave at %s", address)
         self._lines = LineSocket(self._socket)
+        self._answer_seconds = answer_seconds
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def ask(self, request: Request) -> bytes:
-        """The raw attestation document that answers `request`; nothing is verified yet.
+        """Return the raw attestation document that answers `request`; nothing is verified yet.
 
         Raises:
             EnclaveRefusedError: the enclave answered an error, or no valid response.
@@ -62,11 +53,11 @@ class EnclaveClient:
         return self.ask_line(encode_request(request), name_of(request))
 
     def ask_line(self, line: bytes, name: str) -> bytes:
-        """As `ask`, with the request line given."""
+        """Do as `ask`, with the request line given."""
         _log.debug("asking %s in %d bytes", name, len(line))
         try:
-            self._lines.send_line(line, within=_SEND_SECONDS)
-            answer = self._lines.read_line(idle=_ANSWER_SECONDS, within=_LINE_SECONDS)
+            self._lines.send_line(line, within=ENCLAVE_SEND)
+            answer = self._lines.read_line(idle=self._answer_seconds, within=ENCLAVE_LINE)
         except (MessageError, OSError) as error:
             raise EnclaveUnavailableError(
                 f"the connection to the enclave was lost ({one_line(error)}): is it still running?"

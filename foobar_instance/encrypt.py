@@ -7,12 +7,12 @@ from foobar_shared import envelope
 
 
 def encrypt(plaintext: bytes, document: bytes, trust: Trust) -> str:
-    """The ciphertext message of `plaintext` for the key that `document` attests.
+    """Return the message that holds `plaintext`, for the key that `document` attests.
 
     Raises:
         NotVerifiedError: the document, or what it attests, does not verify.
         EnvelopeError: the plaintext is too long.
     """
-    attestation = trust.saved(document, "the key's attestation")
+    attestation = trust.verify_saved(document, "the key's attestation")
     claims = key_claims(attestation, "the key's attestation")
     return envelope.encrypt(plaintext, claims.public_key)

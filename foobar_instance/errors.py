@@ -16,7 +16,7 @@ class InstanceError(Exception):
 
 
 class UsageError(InstanceError):
-    """The command can't be carried out as it was given."""
+    """The command's options are malformed, or contradict each other."""
 
     exit_code = 2
 
@@ -51,9 +51,9 @@ class RelayError(InstanceError):
     """The relay can't listen."""
 
 
-class KmsError(InstanceError):
+class KmsRequestError(InstanceError):
     """KMS refused, can't be reached, or answered something unfit."""
 
 
-class KmsStaleAttestationError(KmsError):
-    """KMS holds the attestation document to be too old."""
+class KmsStaleAttestationError(KmsRequestError):
+    """KMS considers the attestation document too old."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -10,14 +11,12 @@ from typing import Final
 
 from foobar_instance.errors import FileError
 
-PUBLIC_MODE: Final = 0o644
-
-_PREFIX: Final = ".foobar-"
-_ROOM: Final = 64 * 1024  # bytes; more than any attestation document has
+MAX_DOCUMENT: Final = 64 * 1024
+"""What is read and written of an attestation document; genuine ones have 4 to 8 KB."""
 
 
 def read_file(path: Path, *, limit: int) -> bytes:
-    """The content of a file of at most `limit` bytes.
+    """Return the content of a file of at most `limit` bytes.
 
     Raises:
         FileError: it can't be read, or is longer.
@@ -33,7 +32,7 @@ def read_file(path: Path, *, limit: int) -> bytes:
 
 
 def read_stdin(*, limit: int) -> bytes:
-    """Standard input to its end, or `limit` + 1 bytes of it where it has more.
+    """Return standard input to its end, or its first `limit` + 1 bytes.
 
     Raises:
         FileError: it is closed, or can't be read.
@@ -47,15 +46,15 @@ def read_stdin(*, limit: int) -> bytes:
 
 
 def write_stdout(text: str) -> None:
-    """Print a result, and see that it has left this program.
+    """Print a result, and make sure that it has left this program.
 
     Raises:
         FileError: standard output is closed or full.
-        BrokenPipeError: whoever read it has gone.
+        BrokenPipeError: nobody reads it any more.
     """
     if sys.stdout is None:  # the shell's >&-
         raise FileError("cannot write standard output: it is closed")
-    # What a terminal of another encoding can't show is shown as its escape.
+    # Characters that the terminal's encoding lacks are shown as escapes.
     encoding = sys.stdout.encoding or "utf-8"
     text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
@@ -68,62 +67,89 @@ def write_stdout(text: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Whether `write_file` has a chance, asked before something is done that needs it.
+    """Check that `write_file` can succeed, before something is done that needs it.
 
     Raises:
-        FileError: the folder is missing or takes no file, or something that is no regular file is
-            in the file's place.
+        FileError: the directory is missing or takes no file, or something that is not a regular
+            file is in the file's place.
     """
-    import tempfile  # which loads shutil and compressors: nothing that reading needs
-
-    _check_replaceable(path)
-    folder = path.parent
-    if not folder.is_dir():
-        raise FileError(f"cannot write {path}: there is no folder {folder}")
+    _existing(path)
+    directory = path.parent
+    if not directory.is_dir():
+        raise FileError(f"cannot write {path}: there is no directory {directory}")
+    temporary = _temporary(directory)
+    # Tried, because permissions say nothing about a full disk or a deleted directory.
     try:
-        # Tried, not asked: a full disk or a folder that was deleted meanwhile permits everything.
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=_PREFIX) as file:
-            file.write(bytes(_ROOM))
-            file.flush()
+        temporary.write_bytes(bytes(MAX_DOCUMENT))
     except OSError as error:
-        raise FileError(f"cannot write {path}: the folder {folder}: {error.strerror}") from error
+        raise FileError(
+            f"cannot write {path}: the directory {directory}: {error.strerror}"
+        ) from error
+    finally:
+        _remove(temporary)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a public file atomically: a reader sees the old content or the new, never a part.
+def write_file(path: Path, data: bytes, *, keep_old_as: Path | None = None) -> None:
+    """Write a file atomically: a reader sees the old content or the new, never a part.
+
+    A new file gets the mode that the umask allows; a file that is replaced passes on its mode.
+
+    Args:
+        path: the file.
+        data: its new content.
+        keep_old_as: the new name of an existing file, instead of replacing it.
 
     Raises:
         FileError: it can't be written; what was there before is still there.
     """
-    import tempfile
-
-    _check_replaceable(path)
-    temporary: Path | None = None
+    old = None if keep_old_as else _existing(path)
+    temporary = _temporary(path.parent)
     try:
-        # The name does not grow with the file's, which may be as long as the folder takes.
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_PREFIX, delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:
+            if old is not None:
+                _take_over(file.fileno(), old)
             file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), PUBLIC_MODE)
             os.fsync(file.fileno())
+        if keep_old_as:
+            path.rename(keep_old_as)
         temporary.replace(path)
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror}") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
-def _check_replaceable(path: Path) -> None:
-    """Replacing destroys a device and detaches a link: as root, even /dev/null or /dev/stdout."""
+def _temporary(directory: Path) -> Path:
+    # A short name: the file's own may be as long as the file system allows.
+    return directory / f".foobar-{os.urandom(8).hex()}"
+
+
+def _remove(temporary: Path) -> None:
+    with contextlib.suppress(OSError):  # mostly because it is in its place, or never came to be
+        temporary.unlink()
+
+
+def _take_over(descriptor: int, old: os.stat_result) -> None:
+    """Give a file the owner and mode of the one that it replaces."""
+    with contextlib.suppress(PermissionError):  # only root may give files away
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+
+
+def _existing(path: Path) -> os.stat_result | None:
+    """Return the status of the regular file at `path`, or None where there is nothing.
+
+    Replacing destroys a device and detaches a link: as root, even /dev/null or /dev/stdout.
+    """
     try:
-        mode = path.lstat().st_mode
+        status = path.lstat()
     except FileNotFoundError:
-        return
+        return None
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror}") from error
-    if stat.S_ISDIR(mode):
-        raise FileError(f"cannot write {path}: it is a folder")
-    if not stat.S_ISREG(mode):
-        raise FileError(f"cannot write {path}: it is no regular file, so name another")
+    if stat.S_ISDIR(status.st_mode):
+        raise FileError(f"cannot write {path}: it is a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise FileError(f"cannot write {path}: it is not a regular file, so name another")
+    return status

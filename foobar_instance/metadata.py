@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -12,12 +11,14 @@ from botocore.session import Session
 from botocore.utils import IMDSFetcher, InstanceMetadataFetcher, InstanceMetadataRegionFetcher
 
 from foobar_instance.errors import MetadataError
-from foobar_instance.text import one_line
+from foobar_instance.terminal import one_line
+from foobar_shared.encoding import Fields, parse_json_object
 from foobar_shared.errors import NameFormatError
-from foobar_shared.key_policy import check_account_id, check_region, partition_of
+from foobar_shared.key_policy import partition_of
 from foobar_shared.messages import Credentials
+from foobar_shared.timeouts import METADATA
 
-_SECONDS: Final = 2
+_SECONDS: Final = int(METADATA)  # the SDK's fetchers take no fractions
 _ATTEMPTS: Final = 2
 _IAM_INFO: Final = "/latest/meta-data/iam/info"
 _PROFILE_ARN: Final = re.compile(r"arn:([a-z-]+):iam::([0-9]{12}):instance-profile/.+", re.ASCII)
@@ -28,7 +29,7 @@ _NO_SERVICE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class InstanceIdentity:
-    """Who this instance is: its region, account, role name and the role's credentials."""
+    """The instance's region, account and role name, and the role's credentials."""
 
     region: str
     account_id: str
@@ -37,7 +38,7 @@ class InstanceIdentity:
 
 
 class _Fetcher(IMDSFetcher):
-    """botocore's own fetcher, for the one document that its other fetchers do not read."""
+    """botocore's fetcher, for the one document that its other fetchers do not read."""
 
     def instance_profile_arn(self) -> str:
         token = self._fetch_metadata_token()  # type: ignore[attr-defined] # not in the stubs
@@ -48,15 +49,15 @@ class _Fetcher(IMDSFetcher):
             raise MetadataError(
                 "this instance has no IAM role: attach an instance profile with the role"
             )
-        return str(json.loads(response.text).get("InstanceProfileArn", ""))
+        return Fields("", parse_json_object(response.content)).text("InstanceProfileArn")
 
 
 def read_identity(role: str) -> InstanceIdentity:
-    """Region, account and credentials of the instance's role, which must be `role`.
+    """Read region, account and credentials of the instance's role, which must be `role`.
 
     Raises:
-        MetadataError: no metadata service, no role, another role, no credentials, or a
-            configuration of the SDK that it can't use.
+        MetadataError: no metadata service, no role, another role, no credentials, or the
+            SDK's configuration is unusable.
     """
     try:
         config = _config(Session())
@@ -97,28 +98,21 @@ def _identity(region: str, arn: str, found: dict[str, str], role: str) -> Instan
             f"the instance's role is {one_line(found['role_name'])}, not {role}: say so with --role"
         )
     try:
-        check_region(region)
-        account_id = check_account_id(profile[2])
+        partition = partition_of(region)
     except NameFormatError as error:
         raise MetadataError(f"instance metadata: {error}") from error
-    if profile[1] != partition_of(region):
+    if profile[1] != partition:
         raise MetadataError("instance metadata names a region of another partition than the role's")
     return InstanceIdentity(
         region=region,
-        account_id=account_id,
+        account_id=profile[2],
         role=role,
         credentials=Credentials(found["access_key"], found["secret_key"], found["token"]),
     )
 
 
 def _config(session: Session) -> dict[str, object]:
-    """What the SDK's own configuration says of the metadata service; version 1 never."""
-    return {
-        "ec2_metadata_service_endpoint": session.get_config_variable(
-            "ec2_metadata_service_endpoint"
-        ),
-        "ec2_metadata_service_endpoint_mode": session.get_config_variable(
-            "ec2_metadata_service_endpoint_mode"
-        ),
-        "ec2_metadata_v1_disabled": True,
-    }
+    """Return the SDK's settings for the metadata service, with version 1 off."""
+    names = ("ec2_metadata_service_endpoint", "ec2_metadata_service_endpoint_mode")
+    settings = {name: session.get_config_variable(name) for name in names}
+    return settings | {"ec2_metadata_v1_disabled": True}

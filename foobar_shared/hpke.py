@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from foobar_shared import envelope
-from foobar_shared.encoding import base64_field, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
 from foobar_shared.envelope import GCM_TAG_BYTES, SHARED_SECRET_BYTES, load_p256_public_key
 from foobar_shared.errors import EnvelopeError, MessageError
 
@@ -214,12 +214,15 @@ def parse(text: str) -> SealedMessage | None:
     return message
 
 
-def _message(fields: dict[str, object]) -> SealedMessage:
-    if fields["v"] != _VERSION:
+def _message(values: dict[str, object]) -> SealedMessage:
+    if values["v"] != _VERSION:
         raise MessageError("of a format that this version does not know")
-    message = SealedMessage(*(base64_field(fields, name) for name in ("k", "e", "c")))
-    if len(message.hint) != KEY_HINT_BYTES:
-        raise MessageError(f"k is not {KEY_HINT_BYTES} bytes")
+    fields = Fields("", values)
+    message = SealedMessage(
+        hint=fields.data("k", length=KEY_HINT_BYTES),
+        enc=fields.data("e", length=ENC_BYTES),
+        ciphertext=fields.data("c"),
+    )
     if not len(_PREFIX) + GCM_TAG_BYTES <= len(message.ciphertext) <= MAX_CIPHERTEXT:
         raise MessageError(f"c has {len(message.ciphertext)} bytes")
     try:

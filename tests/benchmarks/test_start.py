@@ -30,22 +30,16 @@ def loaded_by(*arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_loads_no_more_than_click_does_and_its_texts(option: str) -> None:
+def test_help_loads_neither_the_sdk_nor_cryptography(option: str) -> None:
     loaded = loaded_by(option)
     assert "click" in loaded
-    assert not loaded & {
-        "cbor2", "cryptography", "foobar_instance.commands", "importlib.metadata", "logging",
-        "pathlib", "shutil", "socket", "traceback",
-    }  # fmt: skip
+    assert not loaded & {"boto3", "botocore", "cbor2", "cryptography"}
 
 
-def test_encrypt_loads_no_sdk_and_nothing_that_writes_files(tmp_path: Path) -> None:
+def test_encrypt_loads_no_sdk(tmp_path: Path) -> None:
     loaded = loaded_by(*_encrypt(tmp_path))
     assert {"cbor2", "cryptography"} <= loaded
-    assert not loaded & {
-        "asn1crypto", "boto3", "botocore", "emulator", "foobar_enclave", "importlib.metadata",
-        "logging", "proxy", "tempfile",
-    }  # fmt: skip
+    assert not loaded & {"asn1crypto", "boto3", "botocore", "emulator", "foobar_enclave", "proxy"}
 
 
 def test_processes_keep_what_they_compile() -> None:

@@ -2,35 +2,36 @@
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from foobar_instance.cli import run
+from foobar_instance.terminal import Progress
 from tests.support.documents import Signer
 
 
-class Told:
+class Told(Progress):
     """Keeps what a command tells."""
 
     def __init__(self) -> None:
+        super().__init__(stream=io.StringIO())
         self.steps: list[str] = []
+        self.notes: list[str] = []
         self.warnings: list[str] = []
 
     def step(self, text: str) -> None:
         self.steps.append(text)
 
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
     def warn(self, text: str) -> None:
         self.warnings.append(text)
-
-    @contextmanager
-    def waiting(self, text: str) -> Iterator[None]:
-        assert text
-        yield
 
 
 @pytest.fixture
@@ -68,11 +69,11 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: Signer) -> Path:
-    """The current folder: a key's attestation and the root that it is under."""
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: Signer) -> Path:
+    """The current directory: a key's attestation and the root that it is under."""
     monkeypatch.chdir(tmp_path)
-    for name in ("MEASUREMENTS", "ROOT_PATH", "PCR0", "ENCLAVE", "ATTESTATION_PATH", "QUIET"):
-        monkeypatch.delenv(f"FOOBAR_{name}", raising=False)
+    for name in [name for name in os.environ if name.startswith("FOOBAR_")]:
+        monkeypatch.delenv(name)
     (tmp_path / "root.pem").write_bytes(sign.root_pem)
     (tmp_path / "attestation.out").write_bytes(sign.key())
     return tmp_path
@@ -90,11 +91,13 @@ def loggers() -> Iterator[None]:
 
 
 @pytest.fixture
-def shell(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in `folder`."""
+def shell(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs a command line in `directory`."""
 
     def shell(*arguments: str, stdin: bytes = b"", **environment: str) -> Ran:
-        assert Path.cwd() == folder
+        assert Path.cwd() == directory
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
             for name, value in environment.items():

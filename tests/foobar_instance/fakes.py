@@ -7,15 +7,17 @@ from datetime import datetime
 
 from foobar_instance.errors import InstanceError
 from foobar_shared import envelope
-from foobar_shared.claims import ResultClaims
+from foobar_shared.claims import KeyClaims, ResultClaims
 from foobar_shared.messages import (
     AttestationResponse,
+    CreateKeyRequest,
     DecryptRequest,
-    GetAttestationRequest,
+    Request,
     encode_response,
+    name_of,
     parse_request,
 )
-from tests.support.documents import NOW, PCR0, PUBLIC_KEY, Signer
+from tests.support.documents import CLAIMS, NOW, PCR0, PUBLIC_KEY, Signer
 
 MESSAGE = envelope.parse_message(envelope.encrypt(b"banana", PUBLIC_KEY))
 
@@ -27,6 +29,8 @@ class FakeEnclave:
     sign: Signer
     pcr0: bytes = PCR0
     timestamp: datetime = NOW
+    claims: KeyClaims = CLAIMS
+    user_data: bytes | None = None
     key_nonce: Callable[[bytes], bytes | None] = lambda nonce: nonce
     result_nonce: Callable[[bytes], bytes | None] = lambda nonce: nonce
     result: Callable[[bytes], bytes | None] = lambda line: ResultClaims(
@@ -39,13 +43,18 @@ class FakeEnclave:
     def __call__(self, line: bytes) -> bytes:
         self.lines.append(line)
         request = parse_request(line)
-        if isinstance(request, GetAttestationRequest):
+        if not isinstance(request, DecryptRequest):
             assert request.nonce is not None
+            user_data = None
+            if isinstance(request, CreateKeyRequest):
+                user_data = self.claims.encode() if self.user_data is None else self.user_data
             document = self.sign(
-                nonce=self.key_nonce(request.nonce), pcr0=self.pcr0, timestamp=self.timestamp
+                user_data,
+                nonce=self.key_nonce(request.nonce),
+                pcr0=self.pcr0,
+                timestamp=self.timestamp,
             )
-            return encode_response(AttestationResponse("getAttestation", document))
-        assert isinstance(request, DecryptRequest)
+            return encode_response(AttestationResponse(name_of(request), document))
         assert request.challenge is not None
         document = self.sign(
             self.result(line),
@@ -55,13 +64,14 @@ class FakeEnclave:
         )
         return encode_response(AttestationResponse("decrypt", document))
 
-    def requests(self) -> list[str]:
-        return [type(parse_request(line)).__name__ for line in self.lines]
+    @property
+    def requests(self) -> list[Request]:
+        return [parse_request(line) for line in self.lines]
 
 
 @dataclass
 class FakeKms:
-    """KMS that raises each of `errors` in turn and then answers."""
+    """KMS that raises each of `errors` in turn and then answers; makes itself its own client."""
 
     errors: list[InstanceError] = field(default_factory=list)
     region: str = ""

@@ -1,9 +1,12 @@
-"""A unix socket with somebody at its far end who is not an enclave."""
+"""Peers on loopback: somebody who is not an enclave, and an HTTP service that is not AWS."""
 
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -30,9 +33,9 @@ def serving(serve: Callable[[socket.socket], None]) -> Iterator[UnixAddress]:
                 except OSError:
                     continue
 
-    # A unix socket's path has at most 107 bytes: pytest's own folders are too deep.
-    with tempfile.TemporaryDirectory(prefix="fi-") as folder:
-        address = UnixAddress(str(Path(folder) / "s"))
+    # A unix socket's path has at most 107 bytes: pytest's own directories are too deep.
+    with tempfile.TemporaryDirectory(prefix="fi-") as directory:
+        address = UnixAddress(str(Path(directory) / "s"))
         with listen(address) as listener:
             thread = Thread(target=accept)
             thread.start()
@@ -54,3 +57,39 @@ def answering(answer: Callable[[bytes], bytes]) -> Iterator[UnixAddress]:
 
     with serving(serve) as address:
         yield address
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    method: str
+    path: str
+    headers: Message
+    body: bytes
+
+
+@contextmanager
+def http_answering(answer: Callable[[HttpRequest], tuple[int, bytes]]) -> Iterator[str]:
+    """The URL where each HTTP request is answered with the status and body of `answer`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, page = answer(HttpRequest(self.command, self.path, self.headers, body))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        do_PUT = do_POST = do_GET  # noqa: N815 - names that http.server looks for
+
+        def log_message(self, *_: object) -> None:
+            """Tests are quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -2,12 +2,13 @@
 
 import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from foobar_instance.cli import SUMMARIES, cli, main, run
+from foobar_instance.cli import cli, main, run
 from foobar_shared import envelope
 from foobar_shared.envelope import MAX_MESSAGE, MAX_PLAINTEXT
 from foobar_shared.errors import NameFormatError
@@ -17,94 +18,85 @@ from tests.support.documents import OTHER_PCR0, PCR0, PUBLIC_KEY
 MESSAGE = envelope.encrypt(b"banana", PUBLIC_KEY)
 ROOT = ("--root-path", "root.pem")
 PINNED = (*ROOT, "--pcr0", PCR0.hex())
+ENCRYPT = ("encrypt", "--plaintext", "x")
+DECRYPT = ("decrypt", "--ciphertext", MESSAGE, "--enclave", "unix:/nonexistent")
 ANY = "warning: any enclave is trusted, whatever its code: no measurement is compared"
 OTHER_ROOT = "warning: trusting the root in root.pem instead of AWS's"
 
-
 PINS = {
     "root_path": (["--root-path", "--rootPath"], "FOOBAR_ROOT_PATH"),
+    "partition": (["--partition"], "FOOBAR_PARTITION"),
     "measurements": (["--measurements"], "FOOBAR_MEASUREMENTS"),
     "pcr0": (["--pcr0"], "FOOBAR_PCR0"),
     "pcrs": (["--pcr"], "FOOBAR_PCR"),
     "trust_any_enclave": (["--trust-any-enclave"], None),
     "allow_debug": (["--allow-debug"], None),
 }
+VERBOSITY = {
+    "quiet": (["-q", "--quiet"], "FOOBAR_QUIET"),
+    "verbose": (["-v", "--verbose"], "FOOBAR_VERBOSE"),
+}
 ATTESTATION = {
     "attestation_path": (["--attestation-path", "--attestationPath"], "FOOBAR_ATTESTATION_PATH")
 }
 ENCLAVE = {"enclave": (["--enclave"], "FOOBAR_ENCLAVE")}
-CIPHERTEXT = {"ciphertext": (["--ciphertext"], None)}
-PROOF = {"proof": (["--proof"], "FOOBAR_PROOF")}
-JSON = {"as_json": (["--json"], "FOOBAR_JSON")}
-CONTRACT = {
+RESULT = {
+    "ciphertext": (["--ciphertext"], None),
+    "proof": (["--proof"], "FOOBAR_PROOF"),
+    "as_json": (["--json"], "FOOBAR_JSON"),
+}
+CONTRACT: dict[str, dict[str, tuple[list[str], str | None]]] = {
     "create-key": {
         "role": (["--role"], "FOOBAR_ROLE"),
         "proxy_listen": (["--proxy-listen"], "FOOBAR_PROXY_LISTEN"),
-    }
-    | ATTESTATION
-    | ENCLAVE
-    | PINS,
-    "encrypt": {"plaintext": (["--plaintext"], None)} | ATTESTATION | PINS,
-    "decrypt": CIPHERTEXT | ATTESTATION | ENCLAVE | PROOF | JSON | PINS,
-    "verify": CIPHERTEXT | ATTESTATION | PROOF | JSON | PINS,
-    "describe": {"root_path": PINS["root_path"]} | JSON,
+        **ATTESTATION,
+        **ENCLAVE,
+        **PINS,
+    },
+    "encrypt": {"plaintext": (["--plaintext"], None), **ATTESTATION, **PINS},
+    "decrypt": {**ATTESTATION, **ENCLAVE, **RESULT, **PINS},
+    "verify": {**ATTESTATION, **RESULT, **PINS},
+    "describe": {
+        "path": (["path"], None),
+        "root_path": PINS["root_path"],
+        "partition": PINS["partition"],
+        "as_json": RESULT["as_json"],
+    },
+    "measure": {"image": (["image"], None)},
+}
+DEFAULTS = {
+    "role": "aws-nitro-enclave-foobar-iam-role",
+    "proxy_listen": "vsock:3:1001",
+    "enclave": "vsock:16:1000",
+    "attestation_path": "attestation.out",
+    "partition": "aws",
 }
 
 
 @pytest.mark.parametrize("command", CONTRACT)
 def test_the_options_of_each_command(command: str) -> None:
-    assert isinstance(cli, click.Group)
-    options = {option.name: option for option in cli.commands[command].params}
-    for name, (spellings, variable) in CONTRACT[command].items():
-        assert (options[name].opts, options[name].envvar) == (spellings, variable)
-
-
-@pytest.mark.parametrize(
-    ("command", "name", "default"),
-    [
-        ("create-key", "role", "aws-nitro-enclave-foobar-iam-role"),
-        ("create-key", "proxy_listen", "vsock:3:1001"),
-        ("create-key", "enclave", "vsock:16:1000"),
-        ("decrypt", "enclave", "vsock:16:1000"),
-        ("create-key", "attestation_path", "attestation.out"),
-        ("encrypt", "attestation_path", "attestation.out"),
-        ("decrypt", "attestation_path", "attestation.out"),
-    ],
-)
-def test_the_defaults(command: str, name: str, default: object) -> None:
-    options = {option.name: option for option in cli.commands[command].params}
-    assert options[name].default == default
-
-
-def test_what_help_says_of_a_command_is_what_the_command_says_first() -> None:
-    assert list(cli.commands) == list(SUMMARIES)
-    for name, command in cli.commands.items():
-        assert command.get_short_help_str(100) == SUMMARIES[name]
+    params = cli.commands[command].params
+    found = {param.name: (param.opts, param.envvar) for param in params}
+    assert found == CONTRACT[command] | VERBOSITY
+    for param in params:
+        if param.name in DEFAULTS and not (command == "verify" and param.name in ATTESTATION):
+            assert param.default == DEFAULTS[param.name]
 
 
 def test_help_lists_the_commands_in_the_order_of_use(shell: Run) -> None:
-    listed = shell("--help").stdout.partition("Commands:\n")[2].split("\n\n")[0].splitlines()
-    assert [line.split(maxsplit=1) for line in listed] == [list(row) for row in SUMMARIES.items()]
+    help_text = shell("--help").stdout
+    listed = help_text.partition("Commands:\n")[2].split("\n\n")[0].splitlines()
+    assert [line.split(maxsplit=1) for line in listed] == [
+        [name, cli.commands[name].get_short_help_str(100)] for name in CONTRACT
+    ]
+    assert "Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3" in help_text
 
 
-def test_a_command_that_is_not_there(shell: Run) -> None:
-    ran = shell("encrpt")
-    assert ran.code == 2
-    assert ran.error == (
-        "No such command 'encrpt'. (Did you mean one of: 'decrypt', 'encrypt'?)"
-        " (see foobar-instance --help)"
-    )
-
-
-@pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["encrypt", "-h"], ["verify", "--help"]])
+@pytest.mark.parametrize("arguments", [["-h"], ["encrypt", "-h"], ["verify", "--help"]])
 def test_help(shell: Run, arguments: list[str]) -> None:
     ran = shell(*arguments)
     assert (ran.code, ran.stderr) == (0, "")
     assert ran.stdout.startswith("Usage: foobar-instance")
-
-
-def test_the_help_tells_the_exit_codes(shell: Run) -> None:
-    assert "Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3" in shell("-h").stdout
 
 
 def test_the_version(shell: Run) -> None:
@@ -123,14 +115,23 @@ def test_no_command_shows_the_help(shell: Run) -> None:
     ("arguments", "words"),
     [
         (["bogus"], "No such command 'bogus'. (see foobar-instance --help)"),
+        (
+            ["encrpt"],
+            "No such command 'encrpt'. (Did you mean one of: 'decrypt', 'encrypt'?)",
+        ),
+        (["--x"], "No such option '--x'. (see foobar-instance --help)"),
         (["encrypt"], "Missing option '--plaintext'. (see foobar-instance encrypt --help)"),
-        (["decrypt"], "Missing option '--ciphertext'. (see foobar-instance decrypt --help)"),
-        (["encrypt", "--bogus"], "No such option '--bogus'"),
-        (["encrypt", "--plaintext"], "requires an argument"),
-        (["encrypt", "--plaintext", "x", "more"], "unexpected extra argument"),
-        (["encrypt", "--plaintext", "x", "--partition", "aws-cn"], "'aws-cn' is not one of"),
-        (["encrypt", "--plaintext", "x"], "no measurement pins the enclave"),
-        (["encrypt", "--plaintext", "x", "--pcr0", "00"], "PCR0: not 96 hexadecimal digits"),
+        (
+            ["-q", "decrypt", "--ciphertext"],
+            "Option '--ciphertext' requires an argument. (see foobar-instance decrypt --help)",
+        ),
+        (["encrypt", "--x"], "No such option '--x'. (see foobar-instance encrypt --help)"),
+        (["encrypt", "--bo\x1b[2Jgus"], r"'--bo\x1b[2Jgus'"),
+        ([*ENCRYPT, "more"], "unexpected extra argument"),
+        ([*ENCRYPT, "--partition", "aws-cn"], "'aws-cn' is not one of"),
+        ([*ENCRYPT], "no measurement pins the enclave"),
+        ([*ENCRYPT, "--pcr0", "00"], "PCR0: not 96 hexadecimal digits"),
+        ([*ENCRYPT, *PINNED, "--trust-any-enclave"], "--trust-any-enclave contradicts"),
     ],
 )
 def test_wrong_usage(shell: Run, arguments: list[str], words: str) -> None:
@@ -142,55 +143,59 @@ def test_wrong_usage(shell: Run, arguments: list[str], words: str) -> None:
 @pytest.mark.parametrize(
     "address", ["", "vsock:16", "unix:", "nowhere", "vsock:16:99999999999", "a..b:1"]
 )
-def test_a_malformed_address(shell: Run, address: str) -> None:
-    for command in (["decrypt", "--ciphertext", MESSAGE], ["create-key"]):
-        ran = shell(*command, *PINNED, "--enclave", address)
-        assert ran.code == 2
-        assert "--enclave" in ran.error
-    ran = shell("create-key", *PINNED, "--proxy-listen", address)
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(DECRYPT[:3], "--enclave"), (["create-key"], "--enclave"), (["create-key"], "--proxy-listen")],
+)
+def test_a_malformed_address(shell: Run, command: list[str], option: str, address: str) -> None:
+    ran = shell(*command, *PINNED, option, address)
     assert ran.code == 2
-    assert "--proxy-listen" in ran.error
+    assert option in ran.error
 
 
 def test_encrypt_prints_the_message_alone(shell: Run) -> None:
-    ran = shell("encrypt", "--plaintext", "banana", *PINNED)
+    ran = shell(*ENCRYPT, *PINNED)
     assert (ran.code, ran.stderr) == (0, f"{OTHER_ROOT}\n")
     envelope.parse_message(ran.stdout.removesuffix("\n"))
 
 
-def test_options_from_the_environment(shell: Run, folder: Path) -> None:
-    (folder / "moved").write_bytes((folder / "attestation.out").read_bytes())
-    (folder / "attestation.out").unlink()
+def test_the_originals_spelling(shell: Run) -> None:
+    spelling = ("--attestationPath=attestation.out", "--rootPath=root.pem")
+    assert shell(*ENCRYPT, *spelling, "--pcr0", PCR0.hex()).code == 0
+
+
+def test_what_comes_from_the_environment_is_said_even_when_quiet(
+    shell: Run, directory: Path
+) -> None:
+    (directory / "attestation.out").rename(directory / "moved")
     ran = shell(
-        "encrypt", "--plaintext", "banana",
-        FOOBAR_ROOT_PATH="root.pem", FOOBAR_PCR0=PCR0.hex(), FOOBAR_ATTESTATION_PATH="moved",
+        *ENCRYPT, FOOBAR_ROOT_PATH="root.pem", FOOBAR_PCR0=PCR0.hex(), FOOBAR_QUIET="1",
+        FOOBAR_PCR=f"1={'01' * 48} 0={PCR0.hex()}", FOOBAR_ATTESTATION_PATH="moved",
     )  # fmt: skip
-    assert (ran.code, ran.warnings) == (0, [OTHER_ROOT])
+    notes = [f"pinned by {name}: PCR0 {PCR0.hex()}" for name in ("FOOBAR_PCR0", "FOOBAR_PCR")]
+    assert (ran.code, ran.stderr.splitlines()) == (0, [OTHER_ROOT, *notes])
+    (directory / "moved").rename(directory / "attestation.out")
+    ran = shell(*ENCRYPT, *ROOT, FOOBAR_PCR=f"0={PCR0.hex()} 1={'02' * 48}")
+    assert (ran.code, "PCR1" in ran.error) == (3, True)
 
 
-def test_registers_from_the_environment(shell: Run) -> None:
-    right = f"0={PCR0.hex()} 1={'01' * 48}"
-    assert shell("encrypt", "--plaintext", "x", *ROOT, FOOBAR_PCR=right).code == 0
-    wrong = f"0={PCR0.hex()} 1={'02' * 48}"
-    ran = shell("encrypt", "--plaintext", "x", *ROOT, FOOBAR_PCR=wrong)
-    assert ran.code == 3
-    assert "PCR1" in ran.error
+def test_the_default_file_pins_and_is_said_but_not_to_verify(shell: Run, directory: Path) -> None:
+    text = f'{{"Measurements": {{"PCR0": "{PCR0.hex()}"}}}}'
+    (directory / "foobar-enclave.measurements.json").write_text(text)
+    ran = shell(*ENCRYPT, *ROOT, "-q")
+    note = f"pinned by ./foobar-enclave.measurements.json: PCR0 {PCR0.hex()}"
+    assert (ran.code, ran.stderr.splitlines()) == (0, [OTHER_ROOT, note])
+    ran = shell("verify", "--proof", "p", "--ciphertext", MESSAGE, *ROOT)
+    assert ran.code == 2
+    assert ran.error.startswith("no measurement pins the enclave")
 
 
 @pytest.mark.parametrize("name", ["TRUST_ANY_ENCLAVE", "ALLOW_DEBUG", "PLAINTEXT"])
 def test_what_does_not_come_from_the_environment(shell: Run, name: str) -> None:
-    data = () if name == "PLAINTEXT" else ("--plaintext", "x")
-    ran = shell("encrypt", *data, *ROOT, **{f"FOOBAR_{name}": "1"})
+    arguments = ENCRYPT[:1] if name == "PLAINTEXT" else ENCRYPT
+    ran = shell(*arguments, *ROOT, **{f"FOOBAR_{name}": "1"})
     assert ran.code == 2
     assert "--measurements" in ran.error or "Missing option '--plaintext'" in ran.error
-
-
-def test_the_originals_spelling(shell: Run) -> None:
-    ran = shell(
-        "encrypt", "--attestationPath=attestation.out", "--rootPath=root.pem", "--plaintext=x",
-        "--pcr0", PCR0.hex(),
-    )  # fmt: skip
-    assert ran.code == 0
 
 
 @pytest.mark.parametrize(
@@ -203,20 +208,8 @@ def test_the_originals_spelling(shell: Run) -> None:
     ],
 )
 def test_any_enclave_outweighs_the_environment(shell: Run, environment: dict[str, str]) -> None:
-    ran = shell("encrypt", "--plaintext", "x", "--trust-any-enclave", *ROOT, **environment)
-    assert (ran.code, ran.warnings) == (0, [OTHER_ROOT, ANY])
-
-
-@pytest.mark.parametrize("given", [("--pcr0", PCR0.hex()), ("--pcr", f"8={'00' * 48}")])
-def test_any_enclave_contradicts_the_command_line(shell: Run, given: tuple[str, str]) -> None:
-    ran = shell("encrypt", "--plaintext", "x", "--trust-any-enclave", *ROOT, *given)
-    assert ran.code == 2
-    assert "--trust-any-enclave contradicts" in ran.error
-
-
-def test_quiet_hides_no_warning(shell: Run) -> None:
-    ran = shell("encrypt", "-q", "--plaintext", "x", "--trust-any-enclave", *ROOT)
-    assert ran.stderr.splitlines() == [OTHER_ROOT, ANY]
+    ran = shell(*ENCRYPT, "-q", "--trust-any-enclave", *ROOT, **environment)
+    assert (ran.code, ran.stderr.splitlines()) == (0, [OTHER_ROOT, ANY])
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -226,8 +219,7 @@ def test_quiet_hides_no_warning(shell: Run) -> None:
 def test_quiet_and_verbose_count_before_and_after_the_command(
     shell: Run, flag: str, told: set[str], *, before: bool
 ) -> None:
-    rest = ("--ciphertext", MESSAGE, "--enclave", "unix:/nonexistent", *PINNED)
-    ran = shell(flag, "decrypt", *rest) if before else shell("decrypt", flag, *rest)
+    ran = shell(*([flag, *DECRYPT] if before else [*DECRYPT, flag]), *PINNED)
     assert ran.error.startswith("no enclave answers")
     seen = {
         "step": "\nkey attestation verified" in ran.stderr,
@@ -236,90 +228,62 @@ def test_quiet_and_verbose_count_before_and_after_the_command(
     assert {name for name, there in seen.items() if there} == told
 
 
-def test_the_environment_quiets_every_command(shell: Run) -> None:
-    ran = shell("encrypt", "--plaintext", "x", *PINNED, FOOBAR_VERBOSE="1")
-    assert "DEBUG foobar_instance" in ran.stderr
-    ran = shell(
-        "decrypt", "--ciphertext", MESSAGE, "--enclave", "unix:/x", *PINNED, FOOBAR_QUIET="1"
-    )
-    assert len(ran.stderr.splitlines()) == 2
-
-
-@pytest.mark.parametrize("command", ["describe", "measure"])
-def test_quiet_and_verbose_are_options_of_all(shell: Run, command: str) -> None:
-    for flag in ("-q", "-v"):
-        assert shell(command, flag, "missing").error.startswith("cannot read missing")
-
-
-def test_a_path_can_not_write_to_the_terminal(shell: Run) -> None:
-    ran = shell("encrypt", "--plaintext", "x", *PINNED, "--attestation-path", "a\x1b[2J\nerror: b")
+def test_a_path_can_not_write_to_the_terminal(shell: Run, directory: Path) -> None:
+    ran = shell(*ENCRYPT, *PINNED, "--attestation-path", "a\x1b[2J\nerror: b")
     assert ran.error.startswith(r"cannot read a\x1b[2J\nerror: b: No such file")
-
-
-def test_nor_can_an_option(shell: Run) -> None:
-    assert r"'--bo\x1b[2Jgus'" in shell("encrypt", "--bo\x1b[2Jgus").error
-
-
-def test_nor_can_the_path_of_a_root(shell: Run, folder: Path) -> None:
-    (folder / "a\nb").write_bytes((folder / "root.pem").read_bytes())
-    ran = shell("encrypt", "--plaintext", "x", "--rootPath", "a\nb", "--pcr0", PCR0.hex())
+    (directory / "a\nb").write_bytes((directory / "root.pem").read_bytes())
+    ran = shell(*ENCRYPT, "--rootPath", "a\nb", "--pcr0", PCR0.hex())
     assert ran.warnings == [r"warning: trusting the root in a\nb instead of AWS's"]
 
 
-def test_a_proof_that_can_not_be_saved_is_known_before_anything_is_asked(
-    shell: Run, folder: Path
-) -> None:
-    rest = ("--ciphertext", MESSAGE, "--enclave", "unix:/nonexistent", *PINNED)
-    ran = shell("decrypt", "--proof", str(folder), *rest)
+def test_no_enclave(shell: Run, directory: Path) -> None:
+    ran = shell(*DECRYPT, *PINNED, "--proof", "proof.json")
     assert ran.code == 1
-    assert ran.error == f"cannot write {folder}: it is a folder"
+    assert ran.error.startswith("no enclave answers at unix:/nonexistent")
+    assert not (directory / "proof.json").exists()
 
 
-def test_another_enclave_is_not_verified(shell: Run) -> None:
-    ran = shell("encrypt", "--plaintext", "x", *ROOT, "--pcr0", OTHER_PCR0.hex())
+def test_a_proof_that_can_not_be_saved_is_known_before_anything_is_asked(
+    shell: Run, directory: Path
+) -> None:
+    ran = shell(*DECRYPT, *PINNED, "--proof", str(directory))
+    assert (ran.code, ran.error) == (1, f"cannot write {directory}: it is a directory")
+
+
+def test_another_enclave_or_root_is_not_verified(shell: Run) -> None:
+    ran = shell(*ENCRYPT, *ROOT, "--pcr0", OTHER_PCR0.hex())
     assert ran.code == 3
     assert "the key's attestation does not verify" in ran.error
-
-
-def test_another_root_is_not_trusted(shell: Run) -> None:
-    ran = shell("encrypt", "--plaintext", "x", "--pcr0", PCR0.hex())
+    ran = shell(*ENCRYPT, "--pcr0", PCR0.hex())
     assert ran.code == 3
     assert "the document is under another root" in ran.error
 
 
-def test_no_attestation(shell: Run, folder: Path) -> None:
-    (folder / "attestation.out").unlink()
-    ran = shell("encrypt", "--plaintext", "x", *PINNED)
+def test_no_attestation(shell: Run, directory: Path) -> None:
+    (directory / "attestation.out").unlink()
+    ran = shell(*ENCRYPT, *PINNED)
     assert ran.code == 1
     assert ran.error.startswith("cannot read attestation.out: No such file or directory; ")
     assert "create-key saves" in ran.error
     assert "--attestation-path" in ran.error
 
 
-def test_no_enclave(shell: Run, folder: Path) -> None:
-    enclave = ("--enclave", "unix:/nonexistent", "--proof", "proof.json")
-    ran = shell("decrypt", "--ciphertext", MESSAGE, *enclave, *PINNED)
-    assert not (folder / "proof.json").exists()
-    assert ran.code == 1
-    assert ran.error.startswith("no enclave answers at unix:/nonexistent")
-
-
-@pytest.mark.parametrize("by", ["argument", "standard input"])
-def test_a_plaintext_that_is_too_long(shell: Run, by: str) -> None:
-    for more in (1, 1000):
-        text = "a" * (MAX_PLAINTEXT + more)
-        ran = (
-            shell("encrypt", "--plaintext", text, *PINNED)
-            if by == "argument"
-            else shell("encrypt", "--plaintext", "-", *PINNED, stdin=text.encode())
-        )
-        assert ran.code == 2
-        assert f"longer than {MAX_PLAINTEXT} bytes" in ran.error
+def test_describe_tells_by_its_exit_code_whether_it_verifies(shell: Run) -> None:
+    assert shell("describe", "attestation.out", *ROOT).code == 0
+    ran = shell("describe", "attestation.out")
+    assert ran.code == 3
+    assert "us-east-1" in ran.stdout
 
 
 def test_the_longest_plaintext(shell: Run) -> None:
-    assert shell("encrypt", "--plaintext", "a" * MAX_PLAINTEXT, *PINNED).code == 0
-    assert shell("encrypt", "--plaintext", "-", *PINNED, stdin=b"\0" * MAX_PLAINTEXT).code == 0
+    for more, code in ((0, 0), (1, 2), (1000, 2)):
+        text = "a" * (MAX_PLAINTEXT + more)
+        for ran in (
+            shell("encrypt", "--plaintext", text, *PINNED),
+            shell("encrypt", "--plaintext", "-", *PINNED, stdin=text.encode()),
+        ):
+            assert ran.code == code
+            assert code == 0 or f"longer than {MAX_PLAINTEXT} bytes" in ran.error
 
 
 @pytest.mark.parametrize(
@@ -337,58 +301,63 @@ def test_a_malformed_ciphertext(shell: Run, text: str) -> None:
 
 
 def test_the_whitespace_around_a_message_is_of_no_account(shell: Run) -> None:
-    stdin = f"\n {MESSAGE}\r\n".encode()
-    ran = shell("decrypt", "--ciphertext", "-", "--enclave", "unix:/x", *PINNED, stdin=stdin)
+    rest = ("--enclave", "unix:/nonexistent", *PINNED)
+    ran = shell("decrypt", "--ciphertext", "-", *rest, stdin=f"\n {MESSAGE}\r\n".encode())
     assert ran.error.startswith("no enclave answers")
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def fail(*_: object) -> str:
-        raise error
+@pytest.fixture
+def failing() -> Iterator[Callable[[BaseException], None]]:
+    """Makes a command `fail` that raises."""
 
-    monkeypatch.setattr("foobar_instance.encrypt.encrypt", fail)
+    def add(error: BaseException) -> None:
+        @cli.command("fail")
+        def fail() -> None:
+            raise error
 
-
-def test_an_unexpected_error_is_one_line(shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing(monkeypatch, ValueError("canary"))
-    ran = shell("encrypt", "-q", "--plaintext", "x", *PINNED)
-    assert ran.code == 1
-    assert ran.error == "unexpected ValueError: please report it (-v shows where)"
-    assert ran.stderr.splitlines() == [OTHER_ROOT, f"error: {ran.error}"]
+    yield add
+    cli.commands.pop("fail")
 
 
-def test_verbose_shows_where_but_not_the_errors_text(
-    shell: Run, monkeypatch: pytest.MonkeyPatch
+def test_an_unexpected_error_is_one_line_without_its_text(
+    shell: Run, failing: Callable[[BaseException], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    failing(monkeypatch, ValueError("can" + "ary"))
-    ran = shell("encrypt", "-v", "--plaintext", "x", *PINNED)
+    failing(ValueError("canary"))
+    ran = shell("fail")
     assert ran.code == 1
-    assert "DEBUG foobar_instance.cli: ValueError at" in ran.stderr
-    assert "in encrypt_command" in ran.stderr
-    assert "canary" not in ran.stderr
-    assert ran.error.startswith("unexpected ValueError")
+    assert ran.stderr == "error: unexpected ValueError: please report it (-v shows where)\n"
+    with caplog.at_level("DEBUG", "foobar_instance"):
+        shell("fail")
+    assert "ValueError at" in caplog.text
+    assert "in fail" in caplog.text
+    assert "canary" not in caplog.text
 
 
-def test_an_error_of_the_shared_parts(shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing(monkeypatch, NameFormatError("not a valid AWS region"))
-    ran = shell("encrypt", "--plaintext", "x", *PINNED)
-    assert (ran.code, ran.error) == (1, "not a valid AWS region")
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
-def test_an_interrupt(shell: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    failing(monkeypatch, error)
-    ran = shell("encrypt", "--plaintext", "x", *PINNED)
-    assert ran.code == 130
-    assert ran.error == "interrupted"
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (NameFormatError("not a valid AWS region"), 1, "not a valid AWS region"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (click.Abort(), 130, "interrupted"),
+    ],
+)
+def test_other_errors(
+    shell: Run,
+    failing: Callable[[BaseException], None],
+    error: BaseException,
+    code: int,
+    text: str,
+) -> None:
+    failing(error)
+    ran = shell("fail")
+    assert (ran.code, ran.error) == (code, text)
 
 
 def test_standard_input_that_is_closed(
-    shell: Run, monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: pytest.CaptureFixture[str]
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert shell("-h").code == 0
+    assert directory == Path.cwd()
     monkeypatch.setattr(sys, "stdin", None)
-    assert folder == Path.cwd()
     assert run(["encrypt", "--plaintext", "-", *PINNED]) == 1
     assert "error: cannot read standard input: it is closed\n" in capsys.readouterr().err
 
@@ -396,12 +365,9 @@ def test_standard_input_that_is_closed(
 def test_main_ends_with_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for arguments, code in ((["--version"], 0), (["bogus"], 2)):
+    monkeypatch.setattr(sys, "argv", ["foobar-instance", "bogus"])
+    for arguments, code in ((["--version"], 0), (["bogus"], 2), (None, 2)):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == code
-    monkeypatch.setattr(sys, "argv", ["foobar-instance", "bogus"])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 2
     assert capsys.readouterr().err.count("error: ") == 2

@@ -1,18 +1,13 @@
-"""Enclave image files: the registers that Nitro would report, and images that are none."""
+"""Enclave image files: the PCRs that Nitro would report, and images that are none."""
 
 import hashlib
 import json
 import tempfile
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import cbor2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +15,7 @@ from foobar_instance.attestation import Measurements
 from foobar_instance.cli import run
 from foobar_instance.eif import HEADER, ImageMeasurements, measure_image
 from foobar_instance.errors import FileError, ImageError
+from tests.support.documents import Signer
 from tests.support.images import (
     COMMAND_LINE,
     KERNEL,
@@ -32,43 +28,27 @@ from tests.support.images import (
 )
 
 
-def register(*parts: bytes) -> bytes:
+def pcr(*parts: bytes) -> bytes:
     """By the rule in AWS's user guide: SHA-384 over zeros and the digest of the contents."""
     return hashlib.sha384(bytes(48) + hashlib.sha384(b"".join(parts)).digest()).digest()
 
 
-def measure(folder: Path, image: bytes) -> ImageMeasurements:
-    path = folder / "image.eif"
+def measure(directory: Path, image: bytes) -> ImageMeasurements:
+    path = directory / "image.eif"
     path.write_bytes(image)
     return measure_image(path)
-
-
-def certificate() -> x509.Certificate:
-    key = ec.generate_private_key(ec.SECP384R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "signer")])
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, SHA384())
-    )
 
 
 def test_the_header_has_the_published_size() -> None:
     assert HEADER.size == 548
 
 
-def test_registers_of_an_image(tmp_path: Path) -> None:
+def test_the_pcrs_of_an_image(tmp_path: Path) -> None:
     kernel, command_line = b"kernel", b"console=ttyS0"
     assert measure(tmp_path, build()) == ImageMeasurements(
-        pcr0=register(kernel, command_line, b"bootstrap", b"application", b"more"),
-        pcr1=register(kernel, command_line, b"bootstrap"),
-        pcr2=register(b"application", b"more"),
+        pcr0=pcr(kernel, command_line, b"bootstrap", b"application", b"more"),
+        pcr1=pcr(kernel, command_line, b"bootstrap"),
+        pcr2=pcr(b"application", b"more"),
         pcr8=None,
     )
 
@@ -76,17 +56,16 @@ def test_registers_of_an_image(tmp_path: Path) -> None:
 def test_one_ramdisk_leaves_pcr2_to_nothing(tmp_path: Path) -> None:
     found = measure(tmp_path, build(PLAIN[:4]))
     assert found.pcr0 == found.pcr1
-    assert found.pcr2 == register()
+    assert found.pcr2 == pcr()
 
 
 @pytest.mark.parametrize("as_numbers", [True, False])
-def test_a_signed_image_has_pcr8(tmp_path: Path, as_numbers: bool) -> None:
-    signer = certificate()
-    pem = signer.public_bytes(Encoding.PEM)
+def test_a_signed_image_has_pcr8(tmp_path: Path, sign: Signer, *, as_numbers: bool) -> None:
+    pem = sign.root_pem
     shown = list(pem) if as_numbers else pem
     section = cbor2.dumps([{"signing_certificate": shown, "signature": [1]}])
     found = measure(tmp_path, build((*PLAIN, (SIGNATURE, section))))
-    assert found.pcr8 == register(signer.public_bytes(Encoding.DER))
+    assert found.pcr8 == pcr(sign.root.public_bytes(Encoding.DER))
     assert found.pcr0 == measure(tmp_path, build()).pcr0
 
 
@@ -98,7 +77,7 @@ def test_metadata_is_not_measured(tmp_path: Path) -> None:
 def test_large_sections_are_read_in_pieces(tmp_path: Path) -> None:
     ramdisk = bytes(range(256)) * 10_000
     found = measure(tmp_path, build((*PLAIN[:3], (RAMDISK, ramdisk))))
-    assert found.pcr1 == register(b"kernel", b"console=ttyS0", ramdisk)
+    assert found.pcr1 == pcr(b"kernel", b"console=ttyS0", ramdisk)
 
 
 NO_PEM = cbor2.dumps([{"signing_certificate": 10**9}])
@@ -144,8 +123,8 @@ def test_what_is_no_image(tmp_path: Path, image: bytes, reason: str) -> None:
 def test_any_changed_byte_is_noticed(position: int, flip: int) -> None:
     image = bytearray(build())
     image[position] ^= flip
-    with tempfile.TemporaryDirectory() as folder, pytest.raises(ImageError):
-        measure(Path(folder), bytes(image))
+    with tempfile.TemporaryDirectory() as directory, pytest.raises(ImageError):
+        measure(Path(directory), bytes(image))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

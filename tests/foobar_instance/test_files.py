@@ -4,7 +4,7 @@ import io
 import os
 import stat
 import sys
-import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,22 +19,14 @@ from foobar_instance.files import (
 )
 
 
-def test_a_file_of_the_longest_length(tmp_path: Path) -> None:
+def test_a_file_is_read_with_a_bound(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"12345")
     assert read_file(path, limit=5) == b"12345"
-
-
-def test_a_file_that_is_too_long(tmp_path: Path) -> None:
-    path = tmp_path / "f"
     path.write_bytes(b"123456")
-    with pytest.raises(FileError, match=r"cannot read .*f: longer than 5 bytes"):
-        read_file(path, limit=5)
-
-
-def test_an_endless_file() -> None:
-    with pytest.raises(FileError, match="longer than 5 bytes"):
-        read_file(Path("/dev/zero"), limit=5)
+    for too_long in (path, Path("/dev/zero")):
+        with pytest.raises(FileError, match=r"cannot read .*: longer than 5 bytes"):
+            read_file(too_long, limit=5)
 
 
 def test_files_that_can_not_be_read(tmp_path: Path) -> None:
@@ -51,23 +43,51 @@ def test_standard_input_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert read_stdin(limit=5) == taken
 
 
-def names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]
+def names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
 
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_new_file_can_be_read_by_all(tmp_path: Path) -> None:
-    old = os.umask(0o077)
-    try:
-        write_file(tmp_path / "f", b"new")
-    finally:
-        os.umask(old)
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], int]]:
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(0o077, 0o600), (0o022, 0o644)])
+def test_a_new_file_gets_the_mode_that_the_umask_allows(
+    tmp_path: Path, umask: Callable[[int], int], mask: int, expected: int
+) -> None:
+    umask(mask)
+    write_file(tmp_path / "f", b"new")
     assert (tmp_path / "f").read_bytes() == b"new"
-    assert mode(tmp_path / "f") == 0o644
+    assert mode(tmp_path / "f") == expected
     assert names(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("old", [0o600, 0o664])
+def test_a_file_that_is_replaced_keeps_its_mode(
+    tmp_path: Path, umask: Callable[[int], int], old: int
+) -> None:
+    umask(0o022)
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    path.chmod(old)
+    write_file(path, b"new")
+    assert (path.read_bytes(), mode(path)) == (b"new", old)
+
+
+def test_an_old_file_can_be_kept_under_another_name(tmp_path: Path) -> None:
+    path, kept = tmp_path / "f", tmp_path / "kept"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    write_file(path, b"new", keep_old_as=kept)
+    assert (path.read_bytes(), kept.read_bytes(), mode(kept)) == (b"new", b"old", 0o600)
+    assert len(names(tmp_path)) == 2
 
 
 def test_an_old_file_is_replaced(tmp_path: Path) -> None:
@@ -80,21 +100,24 @@ def test_an_old_file_is_replaced(tmp_path: Path) -> None:
     assert names(tmp_path) == ["f"]
 
 
-@pytest.mark.parametrize("call", ["fsync", "fchmod"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_failing_write_leaves_the_old_content_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"old")
 
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def fail(_: int) -> None:
+        raise error
 
-    monkeypatch.setattr(os, call, fail)
-    with pytest.raises(FileError, match=r"cannot write .*f: No space left on device"):
-        write_file(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert names(tmp_path) == ["f"]
+    monkeypatch.setattr(os, "fsync", fail)
+    for kept in (None, tmp_path / "kept"):
+        with pytest.raises((FileError, KeyboardInterrupt)) as caught:
+            write_file(path, b"new", keep_old_as=kept)
+        if isinstance(error, OSError):
+            assert str(caught.value) == f"cannot write {path}: No space left on device"
+        assert path.read_bytes() == b"old"
+        assert names(tmp_path) == ["f"]
 
 
 def test_all_is_on_disk_before_it_replaces_the_old_content(
@@ -116,30 +139,6 @@ def test_all_is_on_disk_before_it_replaces_the_old_content(
     assert temporary.name.startswith(".foobar-")
 
 
-def test_an_interrupted_write_leaves_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_file(tmp_path / "f", b"new")
-    assert names(tmp_path) == []
-
-
-def test_a_folder_in_the_files_place(tmp_path: Path) -> None:
-    (tmp_path / "f").mkdir()
-    with pytest.raises(FileError, match=r"cannot write .*f: it is a folder"):
-        write_file(tmp_path / "f", b"new")
-    assert names(tmp_path) == ["f"]
-
-
-def test_no_such_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"cannot write .*: No such file or directory"):
-        write_file(tmp_path / "missing" / "f", b"new")
-
-
 def test_where_a_file_can_be_written(tmp_path: Path) -> None:
     check_writable(tmp_path / "new")
     (tmp_path / "old").write_bytes(b"old")
@@ -148,24 +147,32 @@ def test_where_a_file_can_be_written(tmp_path: Path) -> None:
 
 
 def test_where_a_file_can_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileError, match=r"cannot write .*: there is no folder .*missing"):
-        check_writable(tmp_path / "missing" / "f")
-    with pytest.raises(FileError, match=r"cannot write .*: it is a folder"):
-        check_writable(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    deleted = tmp_path / "deleted"
-    deleted.mkdir()
-    os.chdir(deleted)
-    deleted.rmdir()
-    with pytest.raises(FileError, match=r"cannot write f: the folder \.: No such file"):
+    (tmp_path / "file").touch()
+    (tmp_path / "directory").mkdir()
+    for path, words in (
+        (tmp_path / "directory", "it is a directory"),
+        (tmp_path / "missing" / "f", "there is no directory .*missing"),
+        (tmp_path / ("x" * 300), "File name too long"),
+        (tmp_path / "file" / "f", "Not a directory"),
+    ):
+        with pytest.raises(FileError, match=rf"cannot write .*: {words}"):
+            check_writable(path)
+        with pytest.raises(FileError, match=r"cannot write "):
+            write_file(path, b"new")
+    monkeypatch.chdir(tmp_path / "directory")
+    (tmp_path / "directory").rmdir()
+    with pytest.raises(FileError, match=r"cannot write f: the directory \.: No such file"):
         check_writable(Path("f"))
 
 
 def test_a_full_disk_is_known_before_something_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda **_: io.FileIO("/dev/full", "w"))
-    with pytest.raises(FileError, match=r"cannot write .*f: the folder .*: No space left on dev"):
+    def fail(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(FileError, match=r"cannot write .*f: the directory .*: No space left on"):
         check_writable(tmp_path / "f")
 
 
@@ -184,9 +191,9 @@ def test_what_is_no_regular_file_is_left_alone(tmp_path: Path, kind: str) -> Non
     path = tmp_path / "f"
     place(path, kind)
     before = path.lstat()
-    with pytest.raises(FileError, match=r"cannot write .*f: it is no regular file"):
+    with pytest.raises(FileError, match=r"cannot write .*f: it is not a regular file"):
         check_writable(path)
-    with pytest.raises(FileError, match=r"cannot write .*f: it is no regular file"):
+    with pytest.raises(FileError, match=r"cannot write .*f: it is not a regular file"):
         write_file(path, b"new")
     assert path.lstat() == before
     assert (tmp_path / "target").read_bytes() == b"target"
@@ -195,18 +202,8 @@ def test_what_is_no_regular_file_is_left_alone(tmp_path: Path, kind: str) -> Non
 
 def test_devices_are_left_alone() -> None:
     for device in ("/dev/null", "/dev/stdout"):
-        with pytest.raises(FileError, match="it is no regular file"):
+        with pytest.raises(FileError, match="it is not a regular file"):
             check_writable(Path(device))
-
-
-def test_a_path_that_no_file_can_have(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for path, words in (
-        (tmp_path / ("x" * 300), "File name too long"),
-        (tmp_path / "file" / "f", "Not a directory"),
-    ):
-        with pytest.raises(FileError, match=rf"cannot write .*: {words}"):
-            check_writable(path)
 
 
 def test_a_name_of_the_longest_length(tmp_path: Path) -> None:

@@ -1,20 +1,18 @@
-"""The parent's use of KMS: what is asked, and which answers are refused."""
+"""The parent's use of KMS, over loopback HTTP: what is asked, and which answers are refused."""
 
-import io
+import json
 import socket
 from collections.abc import Callable, Iterator
-from typing import cast
+from dataclasses import dataclass, field
 
 import pytest
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.compat import HTTPHeaders
-from botocore.stub import Stubber
 
-from foobar_instance.errors import KmsError, KmsStaleAttestationError
+from foobar_instance.errors import KmsRequestError, KmsStaleAttestationError
 from foobar_instance.kms_client import KmsService
 from foobar_shared.addresses import TcpAddress
+from foobar_shared.encoding import to_base64
 from foobar_shared.messages import MAX_ENVELOPED_DATA
-from foobar_shared.timeouts import REQUEST_IDLE
+from tests.foobar_instance.peers import HttpRequest, http_answering
 from tests.support.documents import KEY_ARN, KEY_ID, PUBLIC_KEY, REGION
 
 SDK = {
@@ -23,19 +21,44 @@ SDK = {
     "AWS_CONFIG_FILE": "/dev/null",
     "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
 }
-QUESTION = {
-    "KeyId": KEY_ARN,
-    "KeyAgreementAlgorithm": "ECDH",
-    "PublicKey": PUBLIC_KEY,
-    "Recipient": {
-        "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
-        "AttestationDocument": b"document",
-    },
-}
+Refuse = Callable[..., str]
+
+
+@dataclass
+class FakeKms:
+    """Answers every request with `status` and `body`."""
+
+    status: int = 200
+    body: bytes = b""
+    asked: list[HttpRequest] = field(default_factory=list)
+
+    def __call__(self, request: HttpRequest) -> tuple[int, bytes]:
+        self.asked.append(request)
+        return self.status, self.body
+
+    def answers(self, **changes: bytes | str | None) -> None:
+        fields = {
+            "KeyId": KEY_ARN,
+            "CiphertextForRecipient": b"enveloped",
+            "KeyAgreementAlgorithm": "ECDH",
+            "KeyOrigin": "AWS_KMS",
+        } | changes
+        self.body = json.dumps(
+            {
+                name: to_base64(value) if isinstance(value, bytes) else value
+                for name, value in fields.items()
+                if value is not None
+            }
+        ).encode()
+
+    def refuses(self, code: str, message: str) -> None:
+        self.status = 400
+        self.body = json.dumps({"__type": code, "message": message}).encode()
 
 
 @pytest.fixture(autouse=True)
 def sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KMS", "AWS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in SDK.items():
@@ -43,89 +66,76 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def kms(sdk: None) -> KmsService:  # noqa: ARG001 - only for the order
-    return KmsService(REGION)
+def kms(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKms]:
+    fake = FakeKms()
+    with http_answering(fake) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", url)
+        yield fake
 
 
-@pytest.fixture
-def stub(kms: KmsService) -> Iterator[Stubber]:
-    with Stubber(kms._client) as stubber:
-        yield stubber
-
-
-def derive(kms: KmsService) -> bytes:
-    return kms.derive_shared_secret(
+def derive() -> bytes:
+    return KmsService(REGION).derive_shared_secret(
         key_arn=KEY_ARN, ephemeral_key=PUBLIC_KEY, attestation=b"document"
     )
 
 
-def answer(**changes: object) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "KeyId": KEY_ARN,
-        "CiphertextForRecipient": b"enveloped",
-        "KeyAgreementAlgorithm": "ECDH",
-        "KeyOrigin": "AWS_KMS",
-    }
-    return {name: value for name, value in (fields | changes).items() if value is not None}
-
-
-def refused(kms: KmsService, words: str) -> KmsError:
-    with pytest.raises(KmsError, match=words) as caught:
-        derive(kms)
+def refused(words: str, kind: type[KmsRequestError] = KmsRequestError) -> str:
+    with pytest.raises(KmsRequestError, match=words) as caught:
+        derive()
+    assert type(caught.value) is kind
     assert caught.value.exit_code == 1
-    assert str(caught.value).isprintable()
-    return caught.value
+    text = str(caught.value)
+    assert text.isprintable()
+    assert "canary" not in text
+    return text
 
 
-def test_what_is_asked_and_answered(kms: KmsService, stub: Stubber) -> None:
-    stub.add_response("derive_shared_secret", answer(), QUESTION)
-    assert derive(kms) == b"enveloped"
-    stub.assert_no_pending_responses()
-
-
-def test_the_longest_enveloped_data(kms: KmsService, stub: Stubber) -> None:
-    longest = bytes(MAX_ENVELOPED_DATA)
-    stub.add_response("derive_shared_secret", answer(CiphertextForRecipient=longest))
-    assert derive(kms) == longest
+@pytest.mark.parametrize("enveloped", [b"enveloped", bytes(MAX_ENVELOPED_DATA)])
+def test_what_is_asked_and_answered(kms: FakeKms, enveloped: bytes) -> None:
+    kms.answers(CiphertextForRecipient=enveloped)
+    assert derive() == enveloped
+    (request,) = kms.asked
+    assert request.headers["X-Amz-Target"] == "TrentService.DeriveSharedSecret"
+    assert json.loads(request.body) == {
+        "KeyId": KEY_ARN,
+        "KeyAgreementAlgorithm": "ECDH",
+        "PublicKey": to_base64(PUBLIC_KEY),
+        "Recipient": {
+            "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+            "AttestationDocument": to_base64(b"document"),
+        },
+    }
 
 
 @pytest.mark.parametrize("enveloped", [None, b"", bytes(MAX_ENVELOPED_DATA + 1)])
-def test_no_usable_enveloped_data(kms: KmsService, stub: Stubber, enveloped: bytes | None) -> None:
-    stub.add_response("derive_shared_secret", answer(CiphertextForRecipient=enveloped))
-    refused(kms, "without CiphertextForRecipient")
+def test_no_usable_enveloped_data(kms: FakeKms, enveloped: bytes | None) -> None:
+    kms.answers(CiphertextForRecipient=enveloped)
+    refused("without CiphertextForRecipient")
 
 
 @pytest.mark.parametrize("enveloped", [None, b"enveloped"])
-def test_a_readable_shared_secret_is_never_used(
-    kms: KmsService, stub: Stubber, enveloped: bytes | None
-) -> None:
-    given = answer(CiphertextForRecipient=enveloped, SharedSecret=b"canary")
-    stub.add_response("derive_shared_secret", given)
-    error = refused(kms, "readable shared secret: it is not used")
-    assert "canary" not in str(error)
+def test_a_readable_shared_secret_is_never_used(kms: FakeKms, enveloped: bytes | None) -> None:
+    kms.answers(CiphertextForRecipient=enveloped, SharedSecret=b"canary")
+    refused("readable shared secret: it is not used")
 
 
 @pytest.mark.parametrize("key", [None, KEY_ID, KEY_ARN.replace("1111", "2222")])
-def test_an_answer_for_another_key(kms: KmsService, stub: Stubber, key: str | None) -> None:
-    stub.add_response("derive_shared_secret", answer(KeyId=key))
-    refused(kms, "another key")
+def test_an_answer_for_another_key(kms: FakeKms, key: str | None) -> None:
+    kms.answers(KeyId=key)
+    refused("another key")
 
 
-def test_a_refusal_is_told_with_code_message_and_hint(kms: KmsService, stub: Stubber) -> None:
-    stub.add_client_error("derive_shared_secret", "AccessDeniedException", "User: x is not ...")
-    error = refused(kms, "refused DeriveSharedSecret: AccessDeniedException: User: x is not")
-    assert "key policy allows this only" in str(error)
-    assert not isinstance(error, KmsStaleAttestationError)
+def test_a_refusal_is_told_with_code_message_and_hint(kms: FakeKms) -> None:
+    kms.refuses("AccessDeniedException", "User: x is not ...")
+    text = refused("refused DeriveSharedSecret: AccessDeniedException: User: x is not")
+    assert "key policy allows this only" in text
+    kms.refuses("NotFoundException", "Key does not exist")
+    assert refused("NotFoundException").endswith("Key does not exist")
 
 
-def test_another_refusal_has_no_such_hint(kms: KmsService, stub: Stubber) -> None:
-    stub.add_client_error("derive_shared_secret", "NotFoundException", "Key does not exist")
-    assert str(refused(kms, "NotFoundException")).endswith("Key does not exist")
-
-
-def test_a_hostile_refusal_is_cleaned(kms: KmsService, stub: Stubber) -> None:
-    stub.add_client_error("derive_shared_secret", "Bad\x1b[2JCode", "two\nlines\x07" + "x" * 5000)
-    assert len(str(refused(kms, "Bad"))) < 1200
+def test_a_hostile_refusal_is_cleaned(kms: FakeKms) -> None:
+    kms.refuses("Bad\x1b[2JCode", "two\nlines\x07" + "x" * 5000)
+    assert len(refused("Bad")) < 1200
 
 
 @pytest.mark.parametrize(
@@ -139,11 +149,9 @@ def test_a_hostile_refusal_is_cleaned(kms: KmsService, stub: Stubber) -> None:
         "The attestation\ndocument must not be more than five minutes in the past",
     ],
 )
-def test_a_document_that_kms_holds_to_be_too_old(
-    kms: KmsService, stub: Stubber, message: str
-) -> None:
-    stub.add_client_error("derive_shared_secret", "ValidationException", message)
-    assert isinstance(refused(kms, "ValidationException"), KmsStaleAttestationError)
+def test_a_document_that_is_too_old_for_kms(kms: FakeKms, message: str) -> None:
+    kms.refuses("ValidationException", message)
+    refused("ValidationException", KmsStaleAttestationError)
 
 
 @pytest.mark.parametrize(
@@ -154,15 +162,27 @@ def test_a_document_that_kms_holds_to_be_too_old(
         ("AccessDeniedException", "because no resource-based policy allows the action"),
         ("AccessDeniedException", "Recipient attestation PCR0 does not match the key policy"),
         ("ExpiredTokenException", "The security token included in the request is expired"),
-        ("ThrottlingException", "You have exceeded the rate of a minute"),
         ("ValidationException", ""),
     ],
 )
-def test_other_refusals_are_not_about_age(
-    kms: KmsService, stub: Stubber, code: str, message: str
-) -> None:
-    stub.add_client_error("derive_shared_secret", code, message)
-    assert type(refused(kms, code)) is KmsError
+def test_other_refusals_are_not_about_age(kms: FakeKms, code: str, message: str) -> None:
+    kms.refuses(code, message)
+    refused(code)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b'{"CiphertextForRecipient": 5}'),
+        (200, b"[]"),
+        (200, b"\xff"),
+        (200, b"[" * 100_000),
+        (400, b'{"__type": 5, "message": [1]}'),
+    ],
+)
+def test_an_answer_that_is_none_of_kms(kms: FakeKms, status: int, body: bytes) -> None:
+    kms.status, kms.body = status, body
+    refused("KMS can't be asked, or its answer can't be read|without CiphertextForRecipient")
 
 
 def test_the_regions_own_endpoint() -> None:
@@ -183,18 +203,27 @@ def test_another_endpoint(monkeypatch: pytest.MonkeyPatch, url: str, address: Tc
     assert KmsService(REGION).address == address
 
 
-@pytest.mark.parametrize("url", ["not a url", "localhost", "https://", "https://localhost:99999"])
-def test_an_endpoint_that_is_none(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", url)
-    with pytest.raises(KmsError, match="the AWS SDK can't be set up"):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ENDPOINT_URL_KMS", "not a url"),
+        ("AWS_ENDPOINT_URL_KMS", "localhost"),
+        ("AWS_ENDPOINT_URL_KMS", "https://"),
+        ("AWS_ENDPOINT_URL_KMS", "https://localhost:99999"),
+        ("AWS_PROFILE", "nobody"),
+    ],
+)
+def test_a_configuration_that_is_unusable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(KmsRequestError, match="the AWS SDK can't be set up"):
         _ = KmsService(REGION).address
 
 
-def test_a_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
-    with pytest.raises(KmsError, match="the AWS SDK can't be set up"):
-        KmsService(REGION)
+def test_an_endpoint_with_a_port_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://localhost:99999")
+    refused(r"KMS can't be asked.*\(ValueError\): see AWS_ENDPOINT_URL_KMS")
 
 
 def test_kms_that_can_not_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,46 +232,12 @@ def test_kms_that_can_not_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         bound.bind(("127.0.0.1", 0))
         url = f"https://127.0.0.1:{bound.getsockname()[1]}"
         monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", url)
-        refused(KmsService(REGION), "KMS can't be asked: .*127.0.0.1")
+        refused("KMS can't be asked: .*127.0.0.1")
 
 
 def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
-    error = refused(KmsService(REGION), "KMS can't be asked: Unable to locate credentials")
-    assert "run this on the parent instance" in str(error)
-
-
-def test_all_attempts_end_before_the_enclave_drops_an_idle_connection(kms: KmsService) -> None:
-    settings = vars(kms._client.meta.config)
-    attempt = settings["connect_timeout"] + settings["read_timeout"]
-    assert attempt * settings["retries"]["total_max_attempts"] + 5 < REQUEST_IDLE
-
-
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (200, b'{"CiphertextForRecipient": 5}'),
-        (200, b"[]"),
-        (200, b"\xff"),
-        (200, b"[" * 100_000),
-        (400, b'{"__type": 5, "message": [1]}'),
-    ],
-)
-def test_an_answer_that_is_none_of_kms(kms: KmsService, status: int, body: bytes) -> None:
-    class Raw(io.BytesIO):
-        def stream(self) -> Iterator[bytes]:
-            yield self.read()
-
-    def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
-        return AWSResponse(request.url, status, HTTPHeaders(), Raw(body))
-
-    kms._client.meta.events.register("before-send.kms", cast("Callable[..., None]", send))
-    refused(kms, "KMS can't be asked, or its answer can't be read|without CiphertextForRecipient")
-
-
-def test_an_endpoint_with_a_port_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://localhost:99999")
-    refused(KmsService(REGION), r"KMS can't be asked.*\(ValueError\): see AWS_ENDPOINT_URL_KMS")
+    text = refused("KMS can't be asked: Unable to locate credentials")
+    assert "run this on the parent instance" in text

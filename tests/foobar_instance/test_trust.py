@@ -1,15 +1,30 @@
-"""Documents are judged by the pinned root and measurements, and refused in one line each."""
+"""What the options make a command trust, and which documents are refused."""
 
+import json
+import ssl
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from foobar_instance.attestation import AttestationError, Verifier
-from foobar_instance.errors import NotVerifiedError
-from foobar_instance.trust import MAX_AGE, Trust, key_claims, refusal
+from foobar_instance.attestation import AttestationError, Verifier, packaged_root
+from foobar_instance.errors import FileError, NotVerifiedError, UsageError
+from foobar_instance.trust import (
+    DEFAULT_MEASUREMENTS,
+    MAX_AGE,
+    Trust,
+    TrustOptions,
+    key_claims,
+    load_root,
+    make_trust,
+    refusal,
+)
 from foobar_shared.claims import ResultClaims
+from tests.foobar_instance.conftest import Told
 from tests.support.documents import (
     ACCOUNT,
     CLAIMS,
@@ -22,101 +37,275 @@ from tests.support.documents import (
     Signer,
 )
 
+ONE = "11" * 48
+TWO = "22" * 48
 NONCE = b"n" * 32
 WHAT = "the key's attestation"
 
 
-def text_of(caught: pytest.ExceptionInfo[NotVerifiedError]) -> str:
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_measurements(path: Path, **pcrs: str) -> Path:
+    algorithm = {"HashAlgorithm": "Sha384 { ... }"}
+    path.write_text(json.dumps({"Measurements": algorithm | pcrs}))
+    return path
+
+
+def pinned(told: Told, **options: object) -> dict[int, str]:
+    measurements = make_trust(TrustOptions(**options), told).measurements  # type: ignore[arg-type]
+    assert measurements is not None
+    return {index: value.hex() for index, value in measurements.pcrs.items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"pcr0": ONE}, {0: ONE}),
+        ({"pcr0": "AB" * 48}, {0: "ab" * 48}),
+        ({"pcrs": [f"8={TWO}"]}, {8: TWO}),
+        ({"pcr0": ONE, "pcrs": [f"8={TWO}", f"1={ONE}"]}, {0: ONE, 1: ONE, 8: TWO}),
+        ({"measurements": Path("m.json")}, {0: ONE, 1: TWO}),
+        (
+            {"measurements": Path("m.json"), "pcr0": ONE, "pcrs": [f"8={TWO}"]},
+            {0: ONE, 1: TWO, 8: TWO},
+        ),
+    ],
+)
+def test_pins_add_up_and_options_need_no_note(
+    told: Told, directory: Path, options: dict[str, object], expected: dict[int, str]
+) -> None:
+    write_measurements(directory / "m.json", PCR0=ONE, PCR1=TWO)
+    assert pinned(told, **options) == expected
+    assert told.warnings == told.notes == []
+
+
+@pytest.mark.parametrize("pcrs", [[f"3={ONE}"], [f"4={ONE}", f"16={TWO}"]])
+def test_pcrs_that_do_not_measure_the_code_are_not_enough(pcrs: list[str], told: Told) -> None:
+    pinned(told, pcrs=pcrs)
+    (warning,) = told.warnings
+    assert warning.startswith("the expected PCRs say nothing about the enclave's code")
+
+
+def test_the_default_file_is_said_with_its_name_and_pcr0(told: Told) -> None:
+    write_measurements(DEFAULT_MEASUREMENTS, PCR0=ONE, PCR1=TWO)
+    assert pinned(told, default_file=DEFAULT_MEASUREMENTS) == {0: ONE, 1: TWO}
+    assert told.notes == [f"pinned by ./foobar-enclave.measurements.json: PCR0 {ONE}"]
+
+
+@pytest.mark.parametrize("options", [{"pcr0": TWO}, {"pcrs": [f"0={TWO}"]}])
+def test_the_default_file_is_not_read_where_an_option_pins(
+    options: dict[str, object], told: Told
+) -> None:
+    write_measurements(DEFAULT_MEASUREMENTS, PCR0=ONE)
+    assert pinned(told, default_file=DEFAULT_MEASUREMENTS, **options) == {0: TWO}
+    assert told.notes == []
+
+
+def test_what_the_environment_pins_is_said(told: Told, directory: Path) -> None:
+    write_measurements(directory / "m.json", PCR0=ONE)
+    names = frozenset({"measurements", "pcrs"})
+    options = TrustOptions(
+        measurements=Path("m.json"), pcr0=ONE, pcrs=[f"1={TWO}"], from_environment=names
+    )
+    sources = ("FOOBAR_MEASUREMENTS m.json", "--pcr0", "FOOBAR_PCR")
+    assert make_trust(options, told).pinned_by == sources
+    assert told.notes == [
+        f"pinned by FOOBAR_MEASUREMENTS m.json: PCR0 {ONE}",
+        f"pinned by FOOBAR_PCR: PCR1 {TWO}",
+    ]
+
+
+def test_any_enclave_is_trusted_with_a_warning(told: Told) -> None:
+    write_measurements(DEFAULT_MEASUREMENTS, PCR0=ONE)
+    options = TrustOptions(trust_any_enclave=True, default_file=DEFAULT_MEASUREMENTS)
+    trust = make_trust(options, told)
+    assert (trust.measurements, trust.pinned_by) == (None, ())
+    assert told.warnings == [
+        "any enclave is trusted, whatever its code: no measurement is compared"
+    ]
+
+
+def test_debug_mode_is_allowed_with_a_warning(told: Told) -> None:
+    assert make_trust(TrustOptions(pcr0=ONE, allow_debug=True), told).allow_debug
+    assert told.warnings == [
+        "debug-mode enclaves are accepted: they prove nothing about their code"
+    ]
+    assert not make_trust(TrustOptions(pcr0=ONE), told).allow_debug
+
+
+def refused_options(told: Told, words: str, **options: object) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        pinned(told, **options)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_pinned_is_refused_with_what_to_do(told: Told) -> None:
+    refused_options(told, "no measurement pins the enclave: give --measurements")
+    write_measurements(DEFAULT_MEASUREMENTS, PCR0=ONE)
+    refused_options(told, "no measurement pins the enclave", default_file=None)
+
+
+M_JSON = Path("m.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"trust_any_enclave": True, "pcr0": ONE}, "contradicts"),
+        ({"trust_any_enclave": True, "pcrs": [f"8={ONE}"]}, "contradicts"),
+        ({"trust_any_enclave": True, "measurements": M_JSON}, "contradicts"),
+        ({"measurements": M_JSON, "pcr0": TWO}, "PCR0 is given twice"),
+        ({"pcr0": ONE, "pcrs": [f"0={TWO}"]}, "PCR0 is given twice"),
+        ({"measurements": M_JSON, "pcrs": [f"1={ONE}"]}, "PCR1 is given twice"),
+        ({"pcr0": ""}, "PCR0: not 96 hexadecimal digits"),
+        ({"pcr0": f"{ONE}\n"}, "PCR0: not 96 hexadecimal digits"),
+        ({"pcrs": ["3=00"]}, "PCR3: not 96 hexadecimal digits"),
+        ({"pcrs": [f"32={ONE}"]}, "PCR32: there are only PCR0 to PCR31"),
+        ({"measurements": Path("missing.json")}, "missing.json: No such file"),
+    ],
+)
+def test_options_that_are_refused(
+    directory: Path, told: Told, options: dict[str, object], words: str
+) -> None:
+    write_measurements(directory / "m.json", PCR0=ONE, PCR1=TWO)
+    refused_options(told, words, **options)
+
+
+@pytest.mark.parametrize(
+    "pcr", ["", ONE, f"={ONE}", f"PCR1={ONE}", f"-1={ONE}", f"1:{ONE}", f"1= {ONE}", "1=", "1=\x1b"]
+)
+def test_a_malformed_pcr(pcr: str, told: Told) -> None:
+    refused_options(told, "--pcr takes N=HEX", pcrs=[pcr])
+
+
+def test_the_packaged_root_is_the_default(told: Told) -> None:
+    for partition in ("aws", "aws-us-gov"):
+        options = TrustOptions(pcr0=ONE, partition=partition)
+        assert make_trust(options, told).root == f"AWS's root for the partition {partition}"
+        assert load_root(None, options.partition, told) == packaged_root(options.partition)
+    assert told.warnings == []
+
+
+def test_another_root_is_said_every_time(directory: Path, told: Told, sign: Signer) -> None:
+    path = directory / "root.pem"
+    path.write_bytes(sign.root_pem)
+    for count in (1, 2):
+        trust = make_trust(TrustOptions(root_path=path, pcr0=ONE), told)
+        assert trust.root == f"the root with SHA-256 {sign.root.fingerprint(SHA256()).hex()}"
+        assert told.warnings == [f"trusting the root in {path} instead of AWS's"] * count
+
+
+def test_a_packaged_root_in_a_file_is_another_only_for_the_other_partition(
+    directory: Path, told: Told
+) -> None:
+    path = directory / "root.pem"
+    path.write_bytes(packaged_root("aws-us-gov").public_bytes(Encoding.PEM))
+    assert load_root(path, "aws-us-gov", told) == packaged_root("aws-us-gov")
+    assert told.warnings == []
+    load_root(path, "aws", told)
+    assert len(told.warnings) == 1
+
+
+def test_a_root_that_is_no_certificate(directory: Path, told: Told, sign: Signer) -> None:
+    version_3, unknown = bytes.fromhex("a003020102"), bytes.fromhex("a003020107")
+    der = sign.root.public_bytes(Encoding.DER)
+    assert version_3 in der
+    other_version = ssl.DER_cert_to_PEM_cert(der.replace(version_3, unknown, 1)).encode()
+    path = directory / "root.pem"
+    for content in (b"", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\n", der, other_version):
+        path.write_bytes(content)
+        words = "root.pem holds no certificate in PEM"
+        refused_options(told, words, root_path=path, pcr0=ONE)
+
+
+def test_a_root_file_that_can_not_be_read(directory: Path, told: Told) -> None:
+    path = directory / "root.pem"
+    with pytest.raises(FileError, match=r"cannot read .*root\.pem: No such file"):
+        load_root(path, "aws", told)
+    path.write_bytes(b"\n" * 70000)
+    with pytest.raises(FileError, match="longer than"):
+        load_root(path, "aws", told)
+
+
+def refused(document: bytes, trust: Trust, *, after: timedelta | None = None) -> str:
+    """The refusal of a saved document, or of a fresh one where `after` says how old it is."""
+    if after is None:
+        with pytest.raises(NotVerifiedError) as caught:
+            trust.verify_saved(document, WHAT)
+    else:
+        with pytest.raises(NotVerifiedError) as caught:
+            trust.verify_fresh(document, WHAT, nonce=NONCE, now=NOW + after)
     assert caught.value.exit_code == 3
     text = str(caught.value)
     assert text.isprintable()
-    assert text.startswith(f"{WHAT} does not ")
+    assert text.startswith(f"{WHAT} does not verify: ")
     return text
 
 
-def refused_fresh(
-    trust: Trust, document: bytes, *, after: timedelta = timedelta(0), nonce: bytes = NONCE
-) -> str:
-    with pytest.raises(NotVerifiedError) as caught:
-        trust.fresh(document, WHAT, nonce=nonce, now=NOW + after)
-    return text_of(caught)
-
-
-def refused_saved(trust: Trust, document: bytes) -> str:
-    with pytest.raises(NotVerifiedError) as caught:
-        trust.saved(document, WHAT)
-    return text_of(caught)
-
-
-def refused_claims(sign: Signer, document: bytes) -> str:
-    attestation = sign.trust().saved(document, WHAT)
-    with pytest.raises(NotVerifiedError) as caught:
-        key_claims(attestation, WHAT)
-    return text_of(caught)
+JUST_NOW = timedelta(0)
 
 
 def test_a_saved_document_has_no_age(sign: Signer) -> None:
-    attestation = sign.trust().saved(sign(b"data", nonce=NONCE), WHAT)
-    assert attestation.user_data == b"data"
-    assert attestation.pcrs[0] == PCR0
+    attestation = sign.trust().verify_saved(sign(b"data", nonce=NONCE), WHAT)
+    assert (attestation.user_data, attestation.pcrs[0]) == (b"data", PCR0)
 
 
-def test_a_fresh_document(sign: Signer) -> None:
-    for after in (timedelta(0), MAX_AGE):
-        document = sign(nonce=NONCE)
-        assert sign.trust().fresh(document, WHAT, nonce=NONCE, now=NOW + after).nonce == NONCE
+@pytest.mark.parametrize("after", [JUST_NOW, timedelta(minutes=5)])
+def test_a_fresh_document(sign: Signer, after: timedelta) -> None:
+    document = sign(nonce=NONCE)
+    assert sign.trust().verify_fresh(document, WHAT, nonce=NONCE, now=NOW + after).nonce == NONCE
 
 
 def test_another_root(sign: Signer) -> None:
-    text = refused_saved(Trust(Verifier(), None), sign())
-    assert "another root: AWS's other partition, or an emulator's" in text
+    assert "another root: AWS's other partition" in refused(sign(), Trust(Verifier(), None))
 
 
 def test_another_pcr0(sign: Signer) -> None:
-    text = refused_saved(sign.trust(OTHER_PCR0), sign())
+    text = refused(sign(), sign.trust(OTHER_PCR0))
     assert "is this the enclave that you built?" in text
     assert PCR0.hex() in text
-    assert "PCR0" in refused_fresh(sign.trust(OTHER_PCR0), sign(nonce=NONCE))
+    assert "PCR0" in refused(sign(nonce=NONCE), sign.trust(OTHER_PCR0), after=JUST_NOW)
 
 
-def test_debug_mode(sign: Signer) -> None:
+def test_debug_mode_and_the_hint_that_works(sign: Signer, told: Told, directory: Path) -> None:
     document = sign(nonce=NONCE, pcr0=DEBUG_PCR0)
-    assert "without --debug-mode, or pass --allow-debug" in refused_saved(
-        sign.trust(None), document
+    (directory / "root.pem").write_bytes(sign.root_pem)
+    for after in (None, JUST_NOW):
+        text = refused(document, sign.trust(), after=after)
+        assert "for a test, give --allow-debug --trust-any-enclave instead of" in text
+    options = TrustOptions(
+        root_path=directory / "root.pem",
+        pcr0=ONE,
+        from_environment=frozenset({"pcr0"}),
+        allow_debug=True,
+        trust_any_enclave=True,
     )
-    assert "debug" in refused_fresh(sign.trust(None), document)
-    allowing = sign.trust(None, allow_debug=True)
-    assert allowing.saved(document, WHAT).pcrs[0] == DEBUG_PCR0
-    assert allowing.fresh(document, WHAT, nonce=NONCE, now=NOW).pcrs[0] == DEBUG_PCR0
+    attestation = make_trust(options, told).verify_saved(document, WHAT)
+    assert attestation.pcrs[0] == DEBUG_PCR0
 
 
 @pytest.mark.parametrize("nonce", [None, b"", b"m" * 32, NONCE + b"n"])
 def test_another_nonce(sign: Signer, nonce: bytes | None) -> None:
-    text = refused_fresh(sign.trust(), sign(nonce=nonce))
+    text = refused(sign(nonce=nonce), sign.trust(), after=JUST_NOW)
     assert "somebody replays old answers" in text
 
 
-def test_too_old(sign: Signer) -> None:
-    text = refused_fresh(sign.trust(), sign(nonce=NONCE), after=MAX_AGE + timedelta(milliseconds=1))
+@pytest.mark.parametrize(
+    "after", [MAX_AGE + timedelta(milliseconds=1), timedelta(minutes=-6), timedelta(days=1)]
+)
+def test_too_old(sign: Signer, after: timedelta) -> None:
+    text = refused(sign(nonce=NONCE), sign.trust(), after=after)
     assert "check the clock of this machine" in text
-
-
-def test_just_now_is_five_minutes(sign: Signer) -> None:
-    now = NOW + timedelta(minutes=5)
-    assert sign.trust().fresh(sign(nonce=NONCE), WHAT, nonce=NONCE, now=now).pcrs[0] == PCR0
-
-
-def test_from_the_future(sign: Signer) -> None:
-    assert "clock" in refused_fresh(sign.trust(), sign(nonce=NONCE), after=timedelta(minutes=-6))
-
-
-def test_long_after_the_certificate(sign: Signer) -> None:
-    assert "clock" in refused_fresh(sign.trust(), sign(nonce=NONCE), after=timedelta(days=1))
 
 
 @pytest.mark.parametrize("document", [b"", b"hello", b"\xff" * 100, b"\x84" * 10000])
 def test_no_document(sign: Signer, document: bytes) -> None:
-    assert "(rule " in refused_saved(sign.trust(), document)
+    assert "(rule " in refused(document, sign.trust())
 
 
 def test_a_rule_without_a_hint() -> None:
@@ -124,27 +313,35 @@ def test_a_rule_without_a_hint() -> None:
     assert text == f"{WHAT} does not verify: it is broken (rule some-rule)"
 
 
+def refused_claims(sign: Signer, document: bytes) -> str:
+    attestation = sign.trust().verify_saved(document, WHAT)
+    with pytest.raises(NotVerifiedError, match=f"^{WHAT} does not attest a key: ") as caught:
+        key_claims(attestation, WHAT)
+    return str(caught.value)
+
+
 def test_the_attested_key(sign: Signer) -> None:
-    assert key_claims(sign.trust().saved(sign.key(), WHAT), WHAT) == CLAIMS
+    assert key_claims(sign.trust().verify_saved(sign.key(), WHAT), WHAT) == CLAIMS
 
 
 @pytest.mark.parametrize(
     "user_data", [None, b"", b"{}", b"hello", b"[" * 1000, ResultClaims(bytes(32), 4).encode()]
 )
 def test_claims_of_another_type(sign: Signer, user_data: bytes | None) -> None:
-    assert "attest a key: " in refused_claims(sign, sign(user_data))
+    refused_claims(sign, sign(user_data))
 
 
 @pytest.mark.parametrize(
-    "arn",
+    "changes",
     [
-        KEY_ARN.replace("us-east-1", "us-west-2"),
-        KEY_ARN.replace("arn:aws:", "arn:aws-cn:"),
-        KEY_ARN.replace(KEY_ID, KEY_ID[:-1] + "6"),
+        {"key_arn": KEY_ARN.replace("us-east-1", "us-west-2")},
+        {"key_arn": KEY_ARN.replace("arn:aws:", "arn:aws-cn:")},
+        {"key_arn": KEY_ARN.replace(KEY_ID, KEY_ID[:-1] + "6")},
+        {"region": "us-west-2"},
     ],
 )
-def test_an_arn_that_contradicts_the_claims(sign: Signer, arn: str) -> None:
-    assert "claims contradict each other" in refused_claims(sign, sign.key(key_arn=arn))
+def test_an_arn_that_contradicts_the_claims(sign: Signer, changes: dict[str, Any]) -> None:
+    assert "claims contradict each other" in refused_claims(sign, sign.key(**changes))
 
 
 @pytest.mark.parametrize(
@@ -154,6 +351,7 @@ def test_an_arn_that_contradicts_the_claims(sign: Signer, arn: str) -> None:
         KEY_ARN.replace(":kms:", ":s3:"),
         KEY_ARN.replace("arn:", "nra:"),
         KEY_ARN.replace(":key/", ":alias/"),
+        KEY_ARN.replace(ACCOUNT, "12345678901x"),
         f"{KEY_ARN}:more",
     ],
 )
@@ -161,26 +359,13 @@ def test_an_arn_of_no_key(sign: Signer, arn: str) -> None:
     assert "keyArn is not the ARN of a KMS key" in refused_claims(sign, sign.key(key_arn=arn))
 
 
-def test_an_arn_without_an_account(sign: Signer) -> None:
-    arn = KEY_ARN.replace(ACCOUNT, "12345678901x")
-    assert "account id" in refused_claims(sign, sign.key(key_arn=arn))
-
-
 @pytest.mark.parametrize("region", ["evil.example.com/", "us-east-1.evil", "US-EAST-1"])
 def test_a_region_that_is_none(sign: Signer, region: str) -> None:
-    assert "region" in refused_claims(sign, sign.key(region=region))
-
-
-def test_a_region_that_is_not_the_keys(sign: Signer) -> None:
-    text = refused_claims(sign, sign.key(region="us-west-2"))
-    assert "claims contradict each other" in text
+    assert "not a valid AWS region" in refused_claims(sign, sign.key(region=region))
 
 
 def test_a_public_key_that_is_none(sign: Signer) -> None:
     assert "not a DER public key" in refused_claims(sign, sign.key(public_key=b"hello"))
-
-
-def test_a_public_key_on_another_curve(sign: Signer) -> None:
     key = ec.generate_private_key(ec.SECP384R1()).public_key()
     der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert "not a P-256 public key" in refused_claims(sign, sign.key(public_key=der))

@@ -38,9 +38,9 @@ class Signer:
     chain: NitroChain
 
     @classmethod
-    def create(cls) -> "Signer":
-        pki = NitroPki.create(now=NOW)
-        return cls(pki.root, pki.issue(MODULE_ID, now=NOW))
+    def create(cls, now: datetime = NOW) -> "Signer":
+        pki = NitroPki.create(now=now)
+        return cls(pki.root, pki.issue(MODULE_ID, now=now))
 
     def __call__(
         self,
@@ -60,9 +60,10 @@ class Signer:
             nonce=nonce,
         )
 
-    def key(self, **changes: object) -> bytes:
+    def key(self, *, timestamp: datetime = NOW, **changes: object) -> bytes:
         """The attestation of a key whose claims differ in `changes`."""
-        return self(replace(CLAIMS, **changes).encode())  # type: ignore[arg-type]
+        claims = replace(CLAIMS, **changes)  # type: ignore[arg-type]
+        return self(claims.encode(), timestamp=timestamp)
 
     def trust(self, pcr0: bytes | None = PCR0, *, allow_debug: bool = False) -> Trust:
         measurements = None if pcr0 is None else Measurements({0: pcr0})

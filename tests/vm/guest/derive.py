@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foobar_instance.attestation import parse_attestation
 from foobar_instance.enclave_client import EnclaveClient
-from foobar_instance.errors import KmsError
+from foobar_instance.errors import KmsRequestError
 from foobar_instance.kms_client import KmsService
 from foobar_instance.trust import key_claims
 from foobar_shared.addresses import ENCLAVE
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         enveloped = KmsService(key.region).derive_shared_secret(
             key_arn=key.key_arn, ephemeral_key=message.ephemeral_key, attestation=document
         )
-    except KmsError as error:
+    except KmsRequestError as error:
         print(error)  # noqa: T201
     else:
         print(f"derived {len(enveloped)} bytes for the enclave")  # noqa: T201
