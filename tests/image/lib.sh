@@ -23,11 +23,9 @@ if ! command -v buildah >/dev/null; then
         cannot "buildah is missing and cannot be installed"
 fi
 
-python=$(scripts/pythons | sed -n 's/^[0-9.]* //p' | head -n 1)
-[ -n "$python" ] || cannot "needs Python 3.11, 3.12 or 3.13"
-version=$(scripts/pythons | head -n 1 | cut -d ' ' -f 1)
-scripts/venv ".venvs/test-$version" requirements/dev.txt "$python"
-python=$PWD/.venvs/test-$version/bin/python
+scripts/pythons >/dev/null || cannot "needs Python 3.11 or newer"
+scripts/venv .venvs/test requirements/dev.txt
+python=$PWD/.venvs/test/bin/python
 
 work=$(mktemp -d /var/tmp/enclave-image.XXXXXX)
 built=
