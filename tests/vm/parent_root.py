@@ -26,7 +26,7 @@ from tests.vm.packages import Software, complaint, run
 PROJECT: Final = Path(__file__).resolve().parents[2]
 # What pip builds the project from.
 SOURCES: Final = (
-    "foobar_enclave", "foobar_instance", "foobar_shared", "proxy", "emulator",
+    "foobar_enclave", "foobar_instance", "foobar_shared", "proxy",
     "pyproject.toml", "README.md", "LICENSE", "requirements",
 )  # fmt: skip
 REQUIREMENTS: Final = ("requirements/runtime.txt", "requirements/demo.txt")
@@ -53,7 +53,8 @@ INSTALL_SECONDS: Final = 180.0
 def build(software: Software, folder: Path, *, authorities: Authorities) -> Path:
     """The parent's root folder, `folder`/parent.
 
-    The lab's modules are there as /lab/tests, and the authorities as /lab/authorities/*.pem.
+    The lab's modules are there as /lab/tests, the emulator, which the wheel does not hold, as
+    /lab/emulator, and the authorities as /lab/authorities/*.pem.
 
     Raises:
         LabUnavailableError: this is not run by root, or the wheels cannot be had.
@@ -172,8 +173,10 @@ def _configure(root: Path) -> None:
 
 
 def _add_lab(lab: Path, authorities: Authorities) -> None:
-    tests = PROJECT / "tests"
-    for path in [tests / "__init__.py", *sorted((tests / "vm").rglob("*.py"))]:
+    modules = sorted(
+        path for name in ("tests/vm", "emulator") for path in (PROJECT / name).rglob("*.py")
+    )
+    for path in [PROJECT / "tests/__init__.py", *modules]:
         copy = lab / path.relative_to(PROJECT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)

@@ -76,7 +76,7 @@ def test_the_lab_and_its_authorities_are_there(tmp_path: Path) -> None:
     made = authorities.create(datetime(2026, 1, 1, tzinfo=UTC))
     parent_root._add_lab(tmp_path / "lab", made)
     found = files(tmp_path / "lab")
-    assert {"tests/__init__.py", "tests/vm/__init__.py", "tests/vm/cpio.py"} <= found
+    assert {"tests/__init__.py", "tests/vm/cpio.py", "emulator/pki.py"} <= found
     held = {
         path.name: path.read_bytes() for path in sorted((tmp_path / "lab/authorities").iterdir())
     }
