@@ -4,8 +4,8 @@
 set -eu
 cd "$(dirname "$0")"
 
-scripts/venv .venvs/demo requirements/demo.txt
-PATH=$PWD/.venvs/demo/bin:$PATH
+scripts/venv .venvs/runtime requirements/runtime.txt
+PATH=$PWD/.venvs/runtime/bin:$PATH
 
 work=$(mktemp -d)
 emulator=

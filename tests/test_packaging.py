@@ -47,9 +47,8 @@ def test_the_locks_agree_with_each_other() -> None:
     everything = pinned(ROOT / "requirements/dev.txt")
     for lock in LOCKS:
         further = pinned(lock).keys() - everything.keys()
-        # The accelerator is optional, and what benchmarks compare with is no part of the project.
-        allowed = {"fast": {"awscrt"}, "bench": {"awscrt", PEER}}
-        assert further <= allowed.get(lock.stem, set()), lock.stem
+        # What benchmarks compare with is no part of the project.
+        assert further <= ({PEER} if lock.stem == "bench" else set()), lock.stem
         shared = pinned(lock).items() & everything.items()
         assert len(shared) == len(pinned(lock)) - len(further), lock.stem
 
@@ -63,17 +62,12 @@ def test_the_locks_hold_what_the_project_declares() -> None:
     assert isinstance(groups, dict)
     assert isinstance(build, dict)
     runtime = names(table["dependencies"]) | names(build["requires"])
-    demo = runtime | names(table["optional-dependencies"]["emulator"])
-    for lock, wanted in {
-        "runtime": runtime,
-        "demo": demo,
-        "dev": demo | names(groups["dev"]),
-    }.items():
-        assert wanted <= pinned(ROOT / f"requirements/{lock}.txt").keys()
+    assert runtime <= pinned(ROOT / "requirements/runtime.txt").keys()
+    assert runtime | names(groups["dev"]) <= pinned(ROOT / "requirements/dev.txt").keys()
 
 
-def test_nothing_of_the_emulator_or_the_command_line_is_in_the_enclave() -> None:
-    unwanted = {"click", "pycose", "ecdsa", "moto", "flask", "pip", "hatchling"}
+def test_nothing_of_the_command_line_is_in_the_enclave() -> None:
+    unwanted = {"click", "pycose", "ecdsa", "pip", "hatchling"}
     assert not unwanted & pinned(ROOT / "requirements/enclave.txt").keys()
 
 
