@@ -1,16 +1,11 @@
 #!/bin/sh
-# Shows the whole job on a machine without AWS: the real programs, with Nitro, KMS and instance
-# metadata played by the emulator. Sets up all that it needs; leaves nothing running.
+# Shows the whole job on a machine without AWS. The programs are the real ones; the emulator plays
+# Nitro, KMS and instance metadata. Sets up all that it needs, and leaves nothing running.
 set -eu
 cd "$(dirname "$0")"
 
-python=$(scripts/pythons | head -n 1 | cut -d ' ' -f 2)
-if [ -z "$python" ]; then
-    echo "demo.sh: needs Python 3.11, 3.12 or 3.13 (Debian and Ubuntu: apt-get install python3)" >&2
-    exit 1
-fi
-scripts/venv .venvs/demo requirements/demo.txt "$python"
-PATH=$PWD/.venvs/demo/bin:$PATH
+scripts/venv .venvs/runtime requirements/runtime.txt
+PATH=$PWD/.venvs/runtime/bin:$PATH
 
 work=$(mktemp -d)
 emulator=

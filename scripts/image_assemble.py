@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes the enclave image's file tree from what the service was seen to need.
+"""Copies the files that the service needs into the enclave image's file tree.
 
     image_assemble.py PROBE PACKAGES TREE
 
-The tree holds the interpreter, the shared libraries that it maps, the modules of its standard
-library that are loaded, and of PACKAGES the files that are loaded or read. All of it belongs to
-root, has the time SOURCE_DATE_EPOCH and is made in sorted order; there is no bytecode.
+PROBE is the program that finds them. The tree holds the interpreter, its shared libraries, the
+modules of its standard library that are loaded, and of PACKAGES the files that are loaded or read.
+All of it belongs to root and has the time SOURCE_DATE_EPOCH. There is no bytecode.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ OWN = ("foobar_enclave", "foobar_shared")
 
 LOADERS = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}
 
-# Where the container's runtime and the enclave's init mount what they need.
+# The container's runtime and the enclave's init mount file systems here.
 MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp", "var")
 
-# What KMS takes of botocore's data; everything else is of other services.
+# The part of botocore's data that KMS needs. The rest describes other services.
 SDK_DATA = re.compile(
     r"botocore/data/(kms/[0-9-]+/[a-z0-9-]+\.json(\.gz)?"
     r"|(_retry|endpoints|partitions|sdk-default-configuration)\.json(\.gz)?)"
@@ -46,7 +46,7 @@ def main(probe: Path, packages: Path, tree: Path) -> None:
     standard_library = Path(sysconfig.get_path("stdlib"))
     binaries = [Path(sys.executable).resolve()]
     _copy(binaries[0], tree / PREFIX / "bin/python3")
-    # All of this project's two packages: OpenSSL reads the root certificates unseen by the probe.
+    # This project's packages go in whole: the probe cannot see OpenSSL read the root certificates.
     own = {path for name in OWN for path in (packages / name).rglob("*") if path.is_file()}
     for path in sorted(own | seen["modules"] | seen["read"] | seen["mapped"]):
         if (inside := _inside(path, packages)) is not None:
@@ -57,7 +57,7 @@ def main(probe: Path, packages: Path, tree: Path) -> None:
             continue
         if path.suffix == ".so" or ".so." in path.name:
             binaries.append(path)
-    # CPython looks for these two to find its own folders.
+    # CPython finds its own directories by looking for these two.
     _copy(standard_library / "os.py", tree / PREFIX / "lib" / VERSION / "os.py")
     (tree / PREFIX / "lib" / VERSION / "lib-dynload").mkdir(exist_ok=True)
     _copy_libraries(tree, loader, binaries, seen["mapped"])
@@ -68,7 +68,7 @@ def main(probe: Path, packages: Path, tree: Path) -> None:
 
 
 def _probe(probe: Path, packages: Path) -> dict[str, set[Path]]:
-    """The files that the service takes, as absolute paths."""
+    """Run the probe and return the files that it names, as absolute paths."""
     answer = subprocess.run(
         [sys.executable, "-S", "-P", "-B", str(probe)],
         env={"PYTHONPATH": str(packages), "PATH": os.defpath},
@@ -96,7 +96,7 @@ def _copy(source: Path, target: Path) -> None:
 def _copy_libraries(
     tree: Path, loader: Path, binaries: Iterable[Path], mapped: Iterable[Path]
 ) -> None:
-    """The dynamic loader, and under their own names the libraries that it finds."""
+    """Copy the dynamic loader and the libraries that it finds, under the names it asks for."""
     folder = tree / "lib" / f"{platform.machine()}-linux-gnu"
     _copy(loader, tree / loader.relative_to("/"))
     done = {loader.resolve()}
@@ -106,10 +106,11 @@ def _copy_libraries(
     ours = {binary.resolve() for binary in binaries}
     for path in sorted(mapped):
         if ".so" in path.name and path.resolve() not in done | ours:
-            _copy(path, folder / path.name)  # opened by name while it ran
+            _copy(path, folder / path.name)  # the program opened it by name
 
 
 def _needed(loader: Path, binary: Path) -> Iterator[tuple[str, Path]]:
+    """Yield name and path of each shared library that a binary is linked with."""
     answer = subprocess.run(
         [str(loader), "--list", str(binary)], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -119,7 +120,7 @@ def _needed(loader: Path, binary: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _check_data(tree: Path) -> None:
-    """The SDK read the data of KMS, and none of another service."""
+    """Exit unless the SDK read the data of KMS and of no other service."""
     data = {
         str(path.relative_to(tree / APP))
         for path in (tree / APP / "botocore/data").rglob("*")
@@ -131,6 +132,7 @@ def _check_data(tree: Path) -> None:
 
 
 def _stamp(tree: Path, seconds: int) -> None:
+    """Give every path the same owner and time, and every directory the same mode."""
     for path in sorted(tree.rglob("*"), reverse=True):
         os.chown(path, 0, 0)
         if path.is_dir():

@@ -1,8 +1,12 @@
 """The project's own files: locks that agree with pyproject.toml, scripts, words that may not be."""
 
+import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -43,9 +47,8 @@ def test_the_locks_agree_with_each_other() -> None:
     everything = pinned(ROOT / "requirements/dev.txt")
     for lock in LOCKS:
         further = pinned(lock).keys() - everything.keys()
-        # The accelerator is optional, and what benchmarks compare with is no part of the project.
-        allowed = {"fast": {"awscrt"}, "bench": {"awscrt", PEER}}
-        assert further <= allowed.get(lock.stem, set()), lock.stem
+        # What benchmarks compare with is no part of the project.
+        assert further <= ({PEER} if lock.stem == "bench" else set()), lock.stem
         shared = pinned(lock).items() & everything.items()
         assert len(shared) == len(pinned(lock)) - len(further), lock.stem
 
@@ -59,23 +62,56 @@ def test_the_locks_hold_what_the_project_declares() -> None:
     assert isinstance(groups, dict)
     assert isinstance(build, dict)
     runtime = names(table["dependencies"]) | names(build["requires"])
-    demo = runtime | names(table["optional-dependencies"]["emulator"])
-    for lock, wanted in {
-        "runtime": runtime,
-        "demo": demo,
-        "dev": demo | names(groups["dev"]),
-    }.items():
-        assert wanted <= pinned(ROOT / f"requirements/{lock}.txt").keys()
+    assert runtime <= pinned(ROOT / "requirements/runtime.txt").keys()
+    assert runtime | names(groups["dev"]) <= pinned(ROOT / "requirements/dev.txt").keys()
 
 
-def test_nothing_of_the_emulator_or_the_command_line_is_in_the_enclave() -> None:
-    unwanted = {"click", "pycose", "ecdsa", "moto", "flask", "pip", "hatchling"}
+def test_nothing_of_the_command_line_is_in_the_enclave() -> None:
+    unwanted = {"click", "pycose", "ecdsa", "pip", "hatchling"}
     assert not unwanted & pinned(ROOT / "requirements/enclave.txt").keys()
 
 
+def test_the_wheel_holds_the_programs_and_not_the_emulator(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.iterdir()
+    tops = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    packages = {name for name in tops if not name.endswith(".dist-info")}
+    assert packages == {"foobar_enclave", "foobar_instance", "foobar_shared", "proxy"}
+
+
+def pythons(path: str, home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ROOT / "scripts/pythons"],
+        env={"PATH": path, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_python_newer_than_any_known_one_is_used(tmp_path: Path) -> None:
+    python = tmp_path / "python3.99"
+    python.write_text("#!/bin/sh\necho 3.99\n")
+    python.chmod(0o755)
+    assert f"3.99 {python}" in pythons(f"{tmp_path}:{os.defpath}", tmp_path).stdout.splitlines()
+
+
+def test_a_machine_without_python_is_told_what_to_install(tmp_path: Path) -> None:
+    for tool in ("ls", "tr"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "")
+    found = pythons(str(tmp_path), tmp_path)
+    assert found.returncode == 1
+    assert "apt-get install python3" in found.stderr
+
+
 @pytest.mark.parametrize(
-    "script", ["demo.sh", "test.sh", ".ci/run", "scripts/venv", "scripts/lock"]
-)
+    "script",
+    [
+        "demo.sh", "test.sh", "test-vm.sh", ".ci/run", "tests/fresh-machine",
+        *(f"scripts/{name}" for name in ("audit", "lock", "pythons", "release", "sbom", "venv")),
+    ],
+)  # fmt: skip
 def test_scripts_can_be_started_and_parsed(script: str) -> None:
     path = ROOT / script
     assert path.stat().st_mode & 0o111

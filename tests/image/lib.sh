@@ -1,7 +1,7 @@
 # shellcheck shell=sh
-# Sourced by run and tree, in the project's folder: how they build the image without a registry.
-# The base image is a stand-in made of this distribution's packages, and Dockerfile.enclave is
-# built on that as it is on the official one.
+# Builds the image without a registry. Sourced by run and tree, in the project's directory.
+# A stand-in for the base image is made of this distribution's packages, and Dockerfile.enclave is
+# built on it as on the official one.
 
 program=tests/image/$(basename "$0")
 
@@ -23,11 +23,9 @@ if ! command -v buildah >/dev/null; then
         cannot "buildah is missing and cannot be installed"
 fi
 
-python=$(scripts/pythons | sed -n 's/^[0-9.]* //p' | head -n 1)
-[ -n "$python" ] || cannot "needs Python 3.11, 3.12 or 3.13"
-version=$(scripts/pythons | head -n 1 | cut -d ' ' -f 1)
-scripts/venv ".venvs/test-$version" requirements/dev.txt "$python"
-python=$PWD/.venvs/test-$version/bin/python
+scripts/pythons >/dev/null || cannot "needs Python 3.11 or newer"
+scripts/venv .venvs/test requirements/dev.txt
+python=$PWD/.venvs/test/bin/python
 
 work=$(mktemp -d /var/tmp/enclave-image.XXXXXX)
 built=
@@ -38,7 +36,7 @@ finish() {
     rm -rf "$work"
 }
 
-# A storage of its own, so that nothing else on the machine is touched or seen.
+# With a storage of its own, so that it neither changes nor sees other images of the machine.
 buildah_() {
     BUILDAH_ISOLATION=chroot buildah --root "$work/storage" --runroot "$work/runroot" \
         --storage-driver vfs "$@"
@@ -48,8 +46,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# The interpreter of the base has to be of the series that Dockerfile.enclave pins, because the
-# compiled packages are of that series.
+# The stand-in has the Python series that Dockerfile.enclave pins: the wheels are for that one.
 series=$(sed -n 's/^ARG PYTHON_IMAGE=.*python:\(3\.[0-9]*\)\..*/\1/p' Dockerfile.enclave)
 
 stand_in() {
@@ -89,8 +86,8 @@ packages() {
     echo "libc6 libcrypt1 libgcc-s1 libssl3 libffi8 libexpat1 zlib1g libbz2-1.0 liblzma5 libuuid1"
 }
 
-# build NAME FOLDER [DIGEST]: $work/NAME becomes the image's tree. Built in FOLDER, from copies of
-# the files that are of now.
+# build NAME FOLDER [DIGEST]: builds in FOLDER, from copies of the working tree's files, and puts the
+# image's file tree into $work/NAME.
 build() {
     mkdir -p "$2"
     git ls-files -z Dockerfile.enclave .dockerignore requirements foobar_enclave foobar_shared \

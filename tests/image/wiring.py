@@ -1,8 +1,7 @@
-"""What the image's interpreter runs in `tests/image/run`: the emulated enclave, watched.
+"""Starts the emulated enclave inside the image's file tree, for `tests/image/run`.
 
-Copied into a copy of the image's file tree, beside the emulator's two modules for the enclave's
-side. The service and all that it imports are the image's own. Modules that are asked for and not
-there are named on standard error at the end.
+It is copied there beside the emulator's modules for the enclave's side. The service and all that it
+imports are the image's own. At the end it names on standard error each module that was not found.
 """
 
 import atexit
@@ -13,7 +12,7 @@ from types import ModuleType
 
 
 class Missing:
-    """The last finder, so that it hears of what no other has found."""
+    """The last finder: it is asked for what no other has found."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()

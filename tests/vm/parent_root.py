@@ -4,8 +4,8 @@ The wheels are downloaded here, for Debian's Python 3.11, and installed there by
 the locked requirements and with their hashes; then the project, built there from its sources. What
 pip installed stays as it is but for data that nothing here reads and that would only fill the
 machine's memory: botocore's descriptions of services other than those in SERVICES, documentation,
-data of moto's other services, translations, and the libraries' own tests. pip itself goes, as
-nothing is installed later. All that runs is compiled beforehand.
+translations, and the libraries' own tests. pip itself goes, as nothing is installed later. All that
+runs is compiled beforehand.
 
 Left to the machine: the name service has /etc/hosts alone, and there is no network but vsock.
 """
@@ -14,8 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -26,13 +24,13 @@ from tests.vm.packages import Software, complaint, run
 PROJECT: Final = Path(__file__).resolve().parents[2]
 # What pip builds the project from.
 SOURCES: Final = (
-    "foobar_enclave", "foobar_instance", "foobar_shared", "proxy", "emulator",
+    "foobar_enclave", "foobar_instance", "foobar_shared", "proxy",
     "pyproject.toml", "README.md", "LICENSE", "requirements",
 )  # fmt: skip
-REQUIREMENTS: Final = ("requirements/runtime.txt", "requirements/demo.txt")
+REQUIREMENTS: Final = ("requirements/runtime.txt",)
 PYTHON: Final = "3.11"
 GLIBC: Final = (17, 36)  # wheels for glibc 2.17 up to bookworm's own, 2.36
-SERVICES: Final = ("kms", "sts", "moto_api")  # the last one is moto's own
+SERVICES: Final = ("kms", "sts")
 
 PACKAGES: Final = "usr/local/lib/python3.11/dist-packages"
 UNREAD: Final = (
@@ -53,7 +51,8 @@ INSTALL_SECONDS: Final = 180.0
 def build(software: Software, folder: Path, *, authorities: Authorities) -> Path:
     """The parent's root folder, `folder`/parent.
 
-    The lab's modules are there as /lab/tests, and the authorities as /lab/authorities/*.pem.
+    The lab's modules are there as /lab/tests, the emulator, which the wheel does not hold, as
+    /lab/emulator, and the authorities as /lab/authorities/*.pem.
 
     Raises:
         LabUnavailableError: this is not run by root, or the wheels cannot be had.
@@ -139,19 +138,9 @@ def prune(root: Path) -> None:
     for folder in _folders(packages / "botocore/data"):
         if folder.name not in SERVICES:
             shutil.rmtree(folder)
-    for service in _idle(packages / "moto"):
-        for path in service.rglob("*"):
-            if path.is_file() and path.suffix != ".py":
-                path.unlink()
     for library in _folders(packages):
         for name in ("test", "tests"):
             shutil.rmtree(library / name, ignore_errors=True)
-
-
-def _idle(moto: Path) -> list[Path]:
-    """The services of moto that nothing here asks for; what serves them all has no addresses."""
-    services = [path for path in _folders(moto) if (path / "urls.py").exists()]
-    return [path for path in services if path.name not in SERVICES]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -172,8 +161,10 @@ def _configure(root: Path) -> None:
 
 
 def _add_lab(lab: Path, authorities: Authorities) -> None:
-    tests = PROJECT / "tests"
-    for path in [tests / "__init__.py", *sorted((tests / "vm").rglob("*.py"))]:
+    modules = sorted(
+        path for name in ("tests/vm", "emulator") for path in (PROJECT / name).rglob("*.py")
+    )
+    for path in [PROJECT / "tests/__init__.py", *modules]:
         copy = lab / path.relative_to(PROJECT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
@@ -188,18 +179,4 @@ def _compile(root: Path) -> None:
     # Checked against nothing, as an archive's files have no times. With no /dev/shm there,
     # compileall itself cannot use several processes.
     unchecked = ("-m", "compileall", "-q", "--invalidation-mode=unchecked-hash")
-    packages = root / PACKAGES
-    idle = set(_idle(packages / "moto"))
-    moto = [path for path in (packages / "moto").iterdir() if path not in idle]
-    others = [path for path in packages.iterdir() if path.name != "moto"]
-    ours = [root / "usr/lib/python3.11", root / "lab"]
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        for part in [
-            pool.submit(_inside, root, *unchecked, *_within(root, paths))
-            for paths in (ours + moto, others)
-        ]:
-            part.result()
-
-
-def _within(root: Path, paths: Iterable[Path]) -> list[str]:
-    return [f"/{path.relative_to(root)}" for path in paths]
+    _inside(root, *unchecked, "/usr/lib/python3.11", "/lab", f"/{PACKAGES}")

@@ -30,11 +30,6 @@ def root(tmp_path: Path) -> Path:
         f"{PACKAGES}/ecdsa/tests/test_one.py",
         f"{PACKAGES}/emulator/__init__.py",
         f"{PACKAGES}/foobar_instance/tests.py",
-        f"{PACKAGES}/moto/core/rules.json",
-        f"{PACKAGES}/moto/kms/policies.json",
-        f"{PACKAGES}/moto/kms/urls.py",
-        f"{PACKAGES}/moto/ssm/resources/regions.json",
-        f"{PACKAGES}/moto/ssm/urls.py",
         f"{PACKAGES}/single.py",
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +51,6 @@ def test_what_is_not_read_goes_and_all_else_stays(root: Path) -> None:
         "wheels/one.whl",
         f"{PACKAGES}/botocore/data/s3/2006-03-01/service-2.json.gz",
         f"{PACKAGES}/ecdsa/tests/test_one.py",
-        f"{PACKAGES}/moto/ssm/resources/regions.json",
     }
 
 
@@ -76,7 +70,7 @@ def test_the_lab_and_its_authorities_are_there(tmp_path: Path) -> None:
     made = authorities.create(datetime(2026, 1, 1, tzinfo=UTC))
     parent_root._add_lab(tmp_path / "lab", made)
     found = files(tmp_path / "lab")
-    assert {"tests/__init__.py", "tests/vm/__init__.py", "tests/vm/cpio.py"} <= found
+    assert {"tests/__init__.py", "tests/vm/cpio.py", "emulator/pki.py"} <= found
     held = {
         path.name: path.read_bytes() for path in sorted((tmp_path / "lab/authorities").iterdir())
     }
@@ -120,7 +114,7 @@ def test_what_runs_in_the_parent_sees_nothing_of_this_machines_variables(
 def test_a_failing_installation_is_told_in_one_line(chroot: Path, tmp_path: Path) -> None:
     chroot.write_text("#!/bin/sh\necho first >&2; echo 'ERROR: no such wheel' >&2; exit 1\n")
     with pytest.raises(LabError, match=r"^the parent: python3 -m pip .*: ERROR: no such wheel$"):
-        parent_root._pip(tmp_path, "--requirement", "/sources/requirements/demo.txt")
+        parent_root._pip(tmp_path, "--requirement", "/sources/requirements/runtime.txt")
 
 
 def test_an_installation_that_does_not_end_is_ended(
