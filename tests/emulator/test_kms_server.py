@@ -17,10 +17,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError, SSLError
 
 from emulator.identity import AccessKey, CredentialStore, Instance, Principal
-from emulator.kms.errors import KmsError
-from emulator.kms.fields import Fields
-from emulator.kms.server import MAX_BODY, KmsServer
-from emulator.kms.sigv4 import Authenticator, HttpRequest
+from emulator.kms_fault import KmsFault
+from emulator.kms_server import MAX_BODY, KmsServer
+from emulator.sigv4 import Authenticator, HttpRequest
 from emulator.tls import ServerIdentity, create_server_identity
 
 if TYPE_CHECKING:
@@ -44,13 +43,15 @@ class Backend:
     def __init__(self) -> None:
         self.requests: list[tuple[str, Principal]] = []
 
-    def perform(self, operation: str, fields: Fields, caller: Principal) -> Mapping[str, object]:
+    def perform(
+        self, operation: str, members: Mapping[str, object], caller: Principal
+    ) -> Mapping[str, object]:
         self.requests.append((operation, caller))
-        key_id = fields.text("KeyId", maximum=2048)
+        key_id = members["KeyId"]
         if key_id == "defect":
             raise RuntimeError("a defect")
         if key_id == "none":
-            raise KmsError("NotFoundException", "no such key")
+            raise KmsFault("NotFoundException", "no such key")
         return {"Policy": caller.arn}
 
 
@@ -180,15 +181,6 @@ def test_a_long_term_key_has_no_token(
     assert answer["Policy"] == "arn:aws:iam::123456789012:root"
 
 
-def test_connections_are_kept_open(server: KmsServer, ca_file: Path, session: AccessKey) -> None:
-    kms = client(server, ca_file, session)
-    ports = [
-        kms.get_key_policy(KeyId="k")["ResponseMetadata"]["HTTPHeaders"].get("connection")
-        for _ in range(2)
-    ]
-    assert ports == [None, None]
-
-
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
@@ -210,15 +202,6 @@ def test_other_credentials_are_refused(
     assert backend.requests == []
 
 
-def test_a_token_with_a_long_term_key_is_refused(
-    server: KmsServer, ca_file: Path, credentials: CredentialStore
-) -> None:
-    key = credentials.long_term_key(INSTANCE.root())
-    assert refusal(client(server, ca_file, altered(key, token="x"))) == (
-        "UnrecognizedClientException"
-    )
-
-
 def test_expired_credentials_are_refused(
     server: KmsServer, ca_file: Path, credentials: CredentialStore
 ) -> None:
@@ -233,15 +216,6 @@ def test_an_old_or_early_signature_is_refused(
 ) -> None:
     clock.ahead = timedelta(minutes=minutes)
     assert refusal(client(server, ca_file, session)) == "InvalidSignatureException"
-
-
-def test_a_signature_for_another_region_is_refused(
-    server: KmsServer, ca_file: Path, session: AccessKey
-) -> None:
-    elsewhere = client(server, ca_file, session, region="eu-west-1")
-    with pytest.raises(ClientError, match=r"valid region and service: us-east-1/kms") as refused:
-        elsewhere.get_key_policy(KeyId="k")
-    assert refused.value.response["Error"]["Code"] == "InvalidSignatureException"
 
 
 class Recorded:
@@ -275,46 +249,9 @@ def recorded(server: KmsServer, ca_file: Path, session: AccessKey) -> Recorded:
 
 
 def authentication_error(authenticator: Authenticator, headers: dict[str, str], body: bytes) -> str:
-    with pytest.raises(KmsError) as refused:
+    with pytest.raises(KmsFault) as refused:
         authenticator.caller(HttpRequest(headers, body))
     return refused.value.code
-
-
-def test_the_recorded_request_is_genuine(
-    authenticator: Authenticator, recorded: Recorded, session: AccessKey
-) -> None:
-    request = HttpRequest(recorded.headers, recorded.body)
-    assert authenticator.caller(request) == session.principal
-
-
-@pytest.mark.parametrize("name", ["x-amz-target", "host", "content-type", "x-amz-security-token"])
-def test_no_signed_header_can_be_changed(
-    authenticator: Authenticator, recorded: Recorded, name: str
-) -> None:
-    headers = recorded.headers | {name: recorded.headers[name] + "x"}
-    assert authentication_error(authenticator, headers, recorded.body) in (
-        "InvalidSignatureException",
-        "UnrecognizedClientException",
-    )
-
-
-def test_the_body_cannot_be_changed(authenticator: Authenticator, recorded: Recorded) -> None:
-    code = authentication_error(authenticator, recorded.headers, recorded.body + b" ")
-    assert code == "InvalidSignatureException"
-
-
-def test_no_amz_header_can_be_added(authenticator: Authenticator, recorded: Recorded) -> None:
-    headers = recorded.headers | {"x-amz-extra": "1"}
-    code = authentication_error(authenticator, headers, recorded.body)
-    assert code == "InvalidSignatureException"
-
-
-def test_a_claimed_body_hash_is_not_believed(
-    authenticator: Authenticator, recorded: Recorded
-) -> None:
-    headers = recorded.headers | {"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}
-    code = authentication_error(authenticator, headers, recorded.body)
-    assert code == "InvalidSignatureException"
 
 
 @pytest.mark.parametrize(
@@ -322,6 +259,7 @@ def test_a_claimed_body_hash_is_not_believed(
     [
         ("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA1", "IncompleteSignatureException"),
         ("/kms/", "/s3/", "InvalidSignatureException"),
+        ("/us-east-1/", "/eu-west-1/", "InvalidSignatureException"),
         ("/20", "/19", "InvalidSignatureException"),
         ("host;", "", "InvalidSignatureException"),
         ("x-amz-date;", "", "InvalidSignatureException"),
@@ -335,6 +273,41 @@ def test_the_authorization_header_is_read_strictly(
     assert old in authorization
     headers = recorded.headers | {"authorization": authorization.replace(old, new)}
     assert authentication_error(authenticator, headers, recorded.body) == code
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"x-amz-target": "TrentService.Decrypt"}, "InvalidSignatureException"),
+        ({"host": "kms.example"}, "InvalidSignatureException"),
+        ({"content-type": "text/plain"}, "InvalidSignatureException"),
+        ({"x-amz-extra": "1"}, "InvalidSignatureException"),
+        ({"x-amz-security-token": "x"}, "UnrecognizedClientException"),
+        ({"x-amz-date": "20200101T000000Z"}, "InvalidSignatureException"),
+        ({"x-amz-date": None}, "InvalidSignatureException"),
+        ({"host": None}, "InvalidSignatureException"),
+        ({"x-amz-target": None}, "InvalidSignatureException"),
+        ({"authorization": None}, "MissingAuthenticationTokenException"),
+    ],
+)
+def test_no_header_can_be_changed_added_or_removed(
+    authenticator: Authenticator,
+    recorded: Recorded,
+    session: AccessKey,
+    changes: dict[str, str | None],
+    code: str,
+) -> None:
+    genuine = HttpRequest(recorded.headers, recorded.body)
+    assert authenticator.caller(genuine) == session.principal
+    altered = {
+        name: text for name, text in (recorded.headers | changes).items() if text is not None
+    }
+    assert authentication_error(authenticator, altered, recorded.body) == code
+
+
+def test_the_body_cannot_be_changed(authenticator: Authenticator, recorded: Recorded) -> None:
+    code = authentication_error(authenticator, recorded.headers, recorded.body + b" ")
+    assert code == "InvalidSignatureException"
 
 
 def test_a_body_that_was_not_signed_is_refused(
@@ -353,32 +326,6 @@ def test_a_body_that_was_not_signed_is_refused(
     signed = {name.lower(): str(value) for name, value in request.headers.items()}
     code = authentication_error(authenticator, signed, recorded.body)
     assert code == "InvalidSignatureException"
-
-
-@pytest.mark.parametrize("name", ["host", "x-amz-date", "x-amz-target"])
-def test_a_signed_header_must_be_there(
-    authenticator: Authenticator, recorded: Recorded, name: str
-) -> None:
-    headers = {other: text for other, text in recorded.headers.items() if other != name}
-    code = authentication_error(authenticator, headers, recorded.body)
-    assert code == "InvalidSignatureException"
-
-
-def test_the_dates_must_agree(authenticator: Authenticator, recorded: Recorded) -> None:
-    for date in ("20200101T000000Z", "yesterday"):
-        headers = recorded.headers | {"x-amz-date": date}
-        assert authentication_error(authenticator, headers, recorded.body) in (
-            "InvalidSignatureException",
-            "IncompleteSignatureException",
-        )
-
-
-def test_a_request_without_signature_is_refused(
-    authenticator: Authenticator, recorded: Recorded
-) -> None:
-    headers = {name: text for name, text in recorded.headers.items() if name != "authorization"}
-    code = authentication_error(authenticator, headers, recorded.body)
-    assert code == "MissingAuthenticationTokenException"
 
 
 CALL = {"X-Amz-Target": "TrentService.ListKeys", "Content-Type": "application/x-amz-json-1.1"}
@@ -402,9 +349,7 @@ def raw(
     ("request_line", "headers", "expected"),
     [
         ("POST /", {}, (400, "UnknownOperationException")),
-        ("POST /x", {}, (400, "UnknownOperationException")),
         ("POST /", CALL, (400, "MissingAuthenticationTokenException")),
-        ("POST /x", CALL, (400, "UnknownOperationException")),
         ("POST /", CALL | {"Content-Type": "text/plain"}, (400, "UnknownOperationException")),
         ("POST /", {"X-Amz-Target": "Other.Decrypt"}, (400, "UnknownOperationException")),
         (
@@ -426,15 +371,6 @@ def test_other_requests_are_refused(
     assert raw(server, identity, request_line, headers) == expected
 
 
-def test_errors_reach_boto3_with_code_and_message(
-    server: KmsServer, ca_file: Path, session: AccessKey
-) -> None:
-    kms = client(server, ca_file, session)
-    with pytest.raises(kms.exceptions.NotFoundException, match="no such key") as refused:
-        kms.get_key_policy(KeyId="none")
-    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
-
-
 def test_a_defect_is_an_internal_error(
     server: KmsServer, ca_file: Path, session: AccessKey, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -452,34 +388,17 @@ def test_another_authority_is_not_trusted(
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "kms.us-east-1.amazonaws.com"])
-def test_the_certificate_names_the_server(
+def test_the_certificate_names_the_server_and_nobody_else(
     server: KmsServer, identity: ServerIdentity, name: str
 ) -> None:
     context = ssl.create_default_context(cadata=identity.ca_certificate.decode())
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain,
-        context.wrap_socket(plain, server_hostname=name) as connection,
-    ):
-        assert connection.version() in ("TLSv1.2", "TLSv1.3")
-
-
-def test_the_certificate_names_nobody_else(server: KmsServer, identity: ServerIdentity) -> None:
-    context = ssl.create_default_context(cadata=identity.ca_certificate.decode())
-    with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain,
-        pytest.raises(ssl.SSLCertVerificationError),
-    ):
-        context.wrap_socket(plain, server_hostname="kms.eu-west-1.amazonaws.com")
-
-
-def test_the_private_key_is_in_no_file(identity: ServerIdentity, tmp_path: Path) -> None:
-    identity.server_context(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_silent_client_keeps_nobody_waiting(
-    server: KmsServer, ca_file: Path, session: AccessKey
-) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10):
-        assert client(server, ca_file, session).get_key_policy(KeyId="k")["Policy"]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain:
+        # One client that says nothing keeps no other waiting.
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=10) as second,
+            context.wrap_socket(second, server_hostname=name) as connection,
+        ):
+            assert connection.version() in ("TLSv1.2", "TLSv1.3")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            context.wrap_socket(plain, server_hostname="kms.eu-west-1.amazonaws.com")

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from emulator import Emulator
 from emulator.errors import EnclaveFailedError, NotUpError, StateDirectoryError
-from emulator.measurements import measure_enclave
+from emulator.image_measurements import measure_enclave
 from emulator.state import read_environment
 from foobar_instance.attestation import Attestation, verify_attestation
 from foobar_shared.addresses import Address, connect, parse_address

@@ -10,7 +10,7 @@ import pytest
 import foobar_enclave
 import foobar_shared
 from emulator.identity import Instance
-from emulator.measurements import instance_pcrs, measure_enclave, pcr_bank
+from emulator.image_measurements import instance_pcrs, measure_enclave, pcr_bank
 
 ZERO = bytes(48)
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.cms import encrypt_for_recipient
+from emulator.recipient_cms import encrypt_for_recipient
 from foobar_enclave.cms import decrypt_enveloped_data
 from tests.vectors import vector_path
 
