@@ -13,7 +13,7 @@ from botocore.config import Config
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from emulator.clock import Clock, utc_now
-from emulator.errors import EnclaveFailedError
+from emulator.errors import EnclaveFailedError, StateDirectoryError
 from emulator.hypervisor import EnclaveHost, RunningEnclave
 from emulator.identity import AccessKey, CredentialStore, Instance
 from emulator.imds import ImdsServer
@@ -80,6 +80,11 @@ class Emulator:
         self._state = StateDirectory(directory or default_directory())
         self._debug_mode = debug_mode
         self._count = enclaves
+        if enclaves > 1 and len(str(self._state.path).split()) > 1:
+            raise StateDirectoryError(
+                f"{self._state.path} holds white space, which separates the addresses of several "
+                "enclaves: choose another directory"
+            )
         self._clock = clock
         self._console = console
         self._enclaves: dict[str, RunningEnclave] = {}
