@@ -1,7 +1,7 @@
 """EC2 instance metadata, version 2 only: a session token first, then what the CLI and SDKs read.
 
 Paths, headers and members are those of the EC2 user guide ("Use the Instance Metadata Service to
-access instance metadata", "Instance identity documents").
+access instance metadata").
 """
 
 from __future__ import annotations
@@ -76,14 +76,6 @@ class ImdsServer(LoopbackServer):
             },
             _ROLES: instance.role,
             f"{_ROLES}/{instance.role}": self._role_credentials(now),
-            "/latest/dynamic/instance-identity/document": {
-                "accountId": instance.account_id,
-                "availabilityZone": f"{instance.region}a",
-                "instanceId": instance.instance_id,
-                "instanceType": "m5.xlarge",
-                "region": instance.region,
-                "version": "2017-09-30",
-            },
         }
         return pages.get(path.removesuffix("/"))
 

@@ -1,8 +1,7 @@
-"""A KMS key: what CreateKey makes, and what KMS says about it."""
+"""A KMS key, and what KMS says about it."""
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -92,20 +91,3 @@ class KmsKey:
         if self.usage == KEY_AGREEMENT:
             return {"KeyAgreementAlgorithms": ["ECDH"]}
         return {"SigningAlgorithms": [_SIGNATURES[self.spec]]}
-
-
-def create_kms_key(
-    *, arn_prefix: str, spec: str, usage: str, policy: str, description: str, now: datetime
-) -> KmsKey:
-    """Return a new key whose ARN is `arn_prefix` and its id."""
-    key_id = str(uuid.uuid4())
-    return KmsKey(
-        key_id=key_id,
-        arn=arn_prefix + key_id,
-        spec=spec,
-        usage=usage,
-        private_key=ec.generate_private_key(CURVES[spec]),
-        policy=policy,
-        description=description,
-        created=now,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,7 +16,7 @@ from emulator import policy_evaluation as policies
 from emulator.clock import Clock
 from emulator.identity import Instance, Principal
 from emulator.kms_fault import KmsFault, invalid, malformed_policy, unsupported
-from emulator.kms_key import CURVES, KEY_AGREEMENT, SIGN_VERIFY, KmsKey, create_kms_key
+from emulator.kms_key import CURVES, KEY_AGREEMENT, SIGN_VERIFY, KmsKey
 from emulator.recipient import Recipient, verify_recipient
 from emulator.recipient_cms import encrypt_for_recipient
 from foobar_instance.attestation import Verifier
@@ -124,15 +125,18 @@ class KmsService:
         policy = request.long_text("Policy", maximum=_MAX_POLICY)
         if policy is not None:
             self._check_policy(policy, request, resource="*")
-        key = create_kms_key(
-            arn_prefix=self._arn_prefix,
+        key_id = str(uuid.uuid4())
+        key = KmsKey(
+            key_id=key_id,
+            arn=self._arn_prefix + key_id,
             spec=spec,
             usage=usage,
+            private_key=ec.generate_private_key(CURVES[spec]),
             policy=policy or self._default_policy,
             description=request.long_text("Description", maximum=_MAX_DESCRIPTION) or "",
-            now=self._clock(),
+            created=self._clock(),
         )
-        self._keys[key.key_id] = key
+        self._keys[key_id] = key
         return {"KeyMetadata": key.metadata()}
 
     def _put_key_policy(self, key: KmsKey, request: _Request) -> _Answer:
@@ -192,10 +196,7 @@ class KmsService:
 
 def _spec_and_usage(request: _Request) -> tuple[str, str]:
     fields = request.fields
-    if fields.has("KeySpec") and fields.has("CustomerMasterKeySpec"):
-        raise invalid("You cannot specify KeySpec and CustomerMasterKeySpec together.")
-    given = [name for name in ("KeySpec", "CustomerMasterKeySpec") if fields.has(name)]
-    spec = fields.text(given[0], maximum=64) if given else "SYMMETRIC_DEFAULT"
+    spec = fields.text("KeySpec", maximum=64) if fields.has("KeySpec") else "SYMMETRIC_DEFAULT"
     origin = fields.text("Origin", maximum=64) if fields.has("Origin") else "AWS_KMS"
     if spec not in CURVES or origin != "AWS_KMS" or request.flag("MultiRegion"):
         raise unsupported("a key that is not an ECC_NIST key of one region, made by KMS itself")

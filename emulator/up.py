@@ -163,7 +163,7 @@ class Emulator:
             raise EnclaveFailedError(f"an enclave of the name {name} is running")
         enclave = RunningEnclave(
             host,
-            address=self._state.socket(_file_name(name)),
+            address=self._state.socket(name if name == "enclave" else f"enclave-{name}"),
             name=name,
             measured=measured,
             debug=debug,
@@ -180,7 +180,8 @@ class Emulator:
     def measurements_path(self, name: str = "enclave") -> Path:
         """Write a file of an enclave's measurements, as `nitro-cli build-enclave` prints them."""
         text = self._enclaves[name].measurements.as_nitro_cli_json()
-        return self._state.write(f"{_file_name(name)}-measurements.json", text)
+        file_name = "" if name == "enclave" else f"enclave-{name}-"
+        return self._state.write(f"{file_name}measurements.json", text)
 
     def kms_client(self, key: AccessKey | None = None) -> KMSClient:
         """Return a boto3 client of this KMS, as the instance role or with another access key."""
@@ -240,7 +241,3 @@ class Emulator:
     def _stop_enclaves(self) -> None:
         while self._enclaves:
             self.stop_enclave(next(iter(self._enclaves)))
-
-
-def _file_name(enclave: str) -> str:
-    return enclave if enclave == "enclave" else f"enclave-{enclave}"

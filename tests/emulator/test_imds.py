@@ -122,16 +122,6 @@ def test_iam_info_names_the_account(client: Client) -> None:
     )
 
 
-def test_identity_document_names_account_region_and_instance(client: Client) -> None:
-    _, body = client.get("/latest/dynamic/instance-identity/document", client.token())
-    document = json.loads(body)
-    assert (document["accountId"], document["region"], document["instanceId"]) == (
-        "123456789012",
-        "us-east-1",
-        "i-0123456789abcdef0",
-    )
-
-
 @pytest.mark.parametrize("token", ["", "x", "9999999999.000~" + "0" * 64, "~"])
 def test_no_page_without_a_token(client: Client, token: str) -> None:
     status, body = client.get("/latest/meta-data/instance-id", token)

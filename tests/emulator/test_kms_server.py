@@ -14,7 +14,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
-from botocore.exceptions import ClientError, SSLError
+from botocore.exceptions import ClientError
 
 from emulator.identity import AccessKey, CredentialStore, Instance, Principal
 from emulator.kms_fault import KmsFault
@@ -155,30 +155,6 @@ def test_the_caller_is_the_principal_of_the_access_key(
         "aws-nitro-enclave-foobar-iam-role/i-0123456789abcdef0"
     )
     assert backend.requests == [("GetKeyPolicy", session.principal)]
-
-
-def test_it_is_served_at_the_address_that_is_asked_for(
-    identity: ServerIdentity,
-    backend: Backend,
-    credentials: CredentialStore,
-    clock: Clock,
-    tmp_path: Path,
-) -> None:
-    authenticator = Authenticator(credentials, region="us-east-1", clock=clock)
-    tls = identity.server_context(tmp_path)
-    with KmsServer(authenticator, backend.perform, tls=tls, address=("127.0.0.2", 0)) as server:
-        with socket.create_connection(("127.0.0.2", server.port), timeout=10):
-            pass
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", server.port), timeout=10)
-
-
-def test_a_long_term_key_has_no_token(
-    server: KmsServer, ca_file: Path, credentials: CredentialStore
-) -> None:
-    key = credentials.long_term_key(INSTANCE.root())
-    answer = client(server, ca_file, key).get_key_policy(KeyId="k")
-    assert answer["Policy"] == "arn:aws:iam::123456789012:root"
 
 
 @pytest.mark.parametrize(
@@ -376,15 +352,6 @@ def test_a_defect_is_an_internal_error(
 ) -> None:
     assert refusal(client(server, ca_file, session), "defect") == "KMSInternalException"
     assert "RuntimeError: a defect" in capfd.readouterr().err
-
-
-def test_another_authority_is_not_trusted(
-    server: KmsServer, session: AccessKey, tmp_path: Path
-) -> None:
-    other = create_server_identity(host_names=[], now=datetime.now(UTC))
-    (tmp_path / "other.pem").write_bytes(other.ca_certificate)
-    with pytest.raises(SSLError):
-        client(server, tmp_path / "other.pem", session).get_key_policy(KeyId="k")
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "kms.us-east-1.amazonaws.com"])

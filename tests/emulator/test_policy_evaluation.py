@@ -48,25 +48,6 @@ def test_our_policy_lets_the_role_read_the_public_key(action: str) -> None:
     assert decide(OURS, ROLE, action) is Decision.ALLOWED
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
-        "kms:PutKeyPolicy", "kms:CreateGrant", "kms:Sign", "kms:Decrypt", "kms:DeriveSharedSecret",
-        "kms:CancelKeyDeletion", "kms:GetPublicKey", "kms:ReplicateKey", "kms:EnableKey",
-    ],
-)  # fmt: skip
-def test_our_policy_lets_the_account_root_use_nothing(action: str) -> None:
-    assert decide(OURS, ROOT, action, ATTESTED) is Decision.NOT_ALLOWED
-
-
-@pytest.mark.parametrize(
-    "action", ["kms:DescribeKey", "kms:GetKeyPolicy", "kms:ScheduleKeyDeletion"]
-)
-def test_our_policy_lets_the_account_look_and_delete(action: str) -> None:
-    assert decide(OURS, ROOT, action) is Decision.ALLOWED
-    assert decide(OURS, ROLE, action) is Decision.NOT_ALLOWED, "IAM does not allow it to the role"
-
-
 def test_an_account_principal_leaves_the_choice_to_iam() -> None:
     text = document(statement(Principal={"AWS": ROOT.arn}, Action="kms:*"))
     administrator = Principal(
@@ -154,17 +135,6 @@ def test_condition_keys(key: str, allowed: bool) -> None:
     text = document(statement(Condition={"StringEquals": {key: PCR0.hex()}}))
     decision = decide(text, ROLE, "kms:DeriveSharedSecret", context)
     assert (decision is Decision.ALLOWED) is allowed
-
-
-def test_all_conditions_must_hold() -> None:
-    condition = {
-        "StringEquals": {"kms:RecipientAttestation:PCR0": PCR0.hex()},
-        "StringLike": {"kms:RecipientAttestation:PCR3": "*"},
-    }
-    text = document(statement(Condition=condition))
-    assert decide(text, ROLE, "kms:DeriveSharedSecret", ATTESTED) is Decision.NOT_ALLOWED
-    both = ATTESTED | {"kms:recipientattestation:pcr3": "ab"}
-    assert decide(text, ROLE, "kms:DeriveSharedSecret", both) is Decision.ALLOWED
 
 
 @pytest.mark.parametrize("name", ["Principal", "Action", "Resource"])

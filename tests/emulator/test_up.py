@@ -131,9 +131,8 @@ def test_further_enclaves_differ_in_what_was_asked_for(emulator: Emulator) -> No
 
 
 def test_an_enclave_can_have_a_clock_of_its_own(emulator: Emulator) -> None:
-    late = emulator.start_enclave(
-        "further", clock=lambda: datetime.now(UTC) - timedelta(minutes=10)
-    )
+    ago = timedelta(minutes=10)
+    late = emulator.start_enclave("further", clock=lambda: datetime.now(UTC) - ago)
     age = datetime.now(UTC) - attest(late.address, emulator).timestamp
     assert timedelta(minutes=9) < age < timedelta(minutes=11)
 
