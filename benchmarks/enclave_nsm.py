@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 import cbor2
 
 from emulator.channel import serve_requests
-from emulator.nsm import EmulatedNsm
 from emulator.pki import NitroPki
+from emulator.virtual_nsm import EmulatedNsm
 
 
 def main() -> None:

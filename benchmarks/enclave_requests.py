@@ -19,7 +19,7 @@ from benchmarks.enclaves import Enclave, ask, enclave, load, module
 from benchmarks.report import Measurement, Section, ratio_of
 from benchmarks.rounds import rate
 from emulator.channel import SocketTransport
-from emulator.cms import encrypt_for_recipient
+from emulator.recipient_cms import encrypt_for_recipient
 from foobar_instance.attestation import parse_attestation
 from foobar_shared.envelope import encrypt, load_p256_public_key, parse_message
 from foobar_shared.messages import (

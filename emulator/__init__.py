@@ -11,7 +11,7 @@ __all__ = ["Emulator"]
 
 
 def __getattr__(name: str) -> object:
-    # An emulated enclave imports this package too, and has no use for moto and boto3.
+    # An emulated enclave imports this package too, and has no use for boto3.
     if name == "Emulator":
         from emulator.up import Emulator
 

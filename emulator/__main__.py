@@ -38,14 +38,21 @@ def main() -> None:
 
 @main.command(short_help="Start everything, and stay until Ctrl-C.")
 @_directory
-@click.option("--debug-mode", is_flag=True, help="Run the enclave in debug mode: PCR0 is zero.")
-def up(directory: Path | None, *, debug_mode: bool) -> None:
+@click.option("--debug-mode", is_flag=True, help="Run enclaves in debug mode: PCR0 is zero.")
+@click.option(
+    "--enclaves",
+    type=click.IntRange(1, 4),
+    default=1,
+    show_default=True,
+    help="How many enclaves of the same image to start.",
+)
+def up(directory: Path | None, *, debug_mode: bool, enclaves: int) -> None:
     """Start everything, and stay until Ctrl-C or SIGTERM; nothing is left behind."""
     stop = threading.Event()
     for number in _SIGNALS:
         signal.signal(number, lambda *_: stop.set())
     try:
-        _run(directory, debug_mode=debug_mode, stop=stop)
+        _run(directory, debug_mode=debug_mode, enclaves=enclaves, stop=stop)
     except EmulatorError as error:
         _fail(error)
 
@@ -61,11 +68,11 @@ def env(directory: Path | None) -> None:
     click.echo(environment.as_shell(), nl=False)
 
 
-def _run(directory: Path | None, *, debug_mode: bool, stop: threading.Event) -> None:
+def _run(directory: Path | None, *, debug_mode: bool, enclaves: int, stop: threading.Event) -> None:
     # `env` answers at once, and signals are caught before the second that this import takes.
     from emulator.up import Emulator
 
-    with Emulator(directory, debug_mode=debug_mode) as emulator:
+    with Emulator(directory, debug_mode=debug_mode, enclaves=enclaves) as emulator:
         click.echo(_greeting(emulator, directory))
         while not stop.wait(_CHECK_SECONDS):
             emulator.check()

@@ -15,39 +15,30 @@ RESPONSE_MAX: Final = 0x3000  # linux/nsm.h NSM_RESPONSE_MAX_SIZE
 
 
 class SocketTransport:
-    """The enclave's end, in place of `/dev/nsm`.
-
-    Requests of several threads wait in the socket, as they wait for their turn in the kernel's
-    driver; each thread gets the response to its own.
-    """
+    """The enclave's end, in place of `/dev/nsm`. Thread-safe."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._mutex = threading.Lock()
-        self._last = threading.Lock()  # held until the last request's response was received
 
     def exchange(self, request: bytes) -> bytes:
-        """The NSM's CBOR response to a CBOR request.
+        """Return the NSM's CBOR response to a CBOR request.
 
         Raises:
             OSError: EMSGSIZE for a request over 4096 bytes, EIO where the other end is gone.
         """
         if len(request) > REQUEST_MAX:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-        mine = threading.Lock()
-        with mine:
-            with self._mutex:
-                self._channel.send(request)
-                before, self._last = self._last, mine
-            with before:
-                response = self._channel.recv(RESPONSE_MAX)
+        with self._mutex:
+            self._channel.send(request)
+            response = self._channel.recv(RESPONSE_MAX)
         if not response:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return response
 
 
 def serve_requests(channel: socket.socket, exchange: Callable[[bytes], bytes]) -> None:
-    """The hypervisor's end: answer requests until either end is closed."""
+    """Answer requests, as the hypervisor does, until either end is closed."""
     with contextlib.suppress(OSError):  # the enclave went away in the middle
         while request := channel.recv(REQUEST_MAX + 1):
             channel.send(exchange(request))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, NotRequired, TypedDict, Unpack
 
 import cbor2
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,65 +26,47 @@ _MAP_START: Final = b"\xbf"  # map of indefinite length (RFC 8949 section 3.2.2)
 _BREAK: Final = b"\xff"
 
 
-def attestation_document(
-    chain: NitroChain,
-    *,
-    module_id: str,
-    pcrs: Mapping[int, bytes],
-    timestamp: datetime,
-    user_data: bytes | None = None,
-    nonce: bytes | None = None,
-    public_key: bytes | None = None,
-) -> bytes:
-    """A signed document as the Nitro Secure Module returns it.
+class DocumentContent(TypedDict):
+    """What a document says.
 
-    Args:
-        chain: the enclave's key and certificates.
+    Attributes:
         module_id: the module's id, as in the leaf certificate's subject.
         pcrs: 48 bytes each.
         timestamp: aware; written in milliseconds.
-        user_data: at most 1,024 bytes, as are `nonce` and `public_key`.
-        nonce: None is written as null, and is not the same as empty.
-        public_key: opaque bytes.
+        user_data: at most 1,024 bytes, as are `nonce` and `public_key`. None is written as null,
+            and is not the same as empty.
     """
-    fields = document_fields(
-        chain,
-        module_id=module_id,
-        pcrs=pcrs,
-        timestamp=timestamp,
-        user_data=user_data,
-        nonce=nonce,
-        public_key=public_key,
-    )
-    return sign_document(fields, chain.key)
+
+    module_id: str
+    pcrs: Mapping[int, bytes]
+    timestamp: datetime
+    user_data: NotRequired[bytes | None]
+    nonce: NotRequired[bytes | None]
+    public_key: NotRequired[bytes | None]
 
 
-def document_fields(
-    chain: NitroChain,
-    *,
-    module_id: str,
-    pcrs: Mapping[int, bytes],
-    timestamp: datetime,
-    user_data: bytes | None = None,
-    nonce: bytes | None = None,
-    public_key: bytes | None = None,
-) -> dict[str, object]:
-    """The nine fields of a payload, in the order in which genuine documents have them."""
+def attestation_document(chain: NitroChain, **content: Unpack[DocumentContent]) -> bytes:
+    """Return a signed document as the Nitro Secure Module returns it."""
+    return sign_document(document_fields(chain, **content), chain.key)
+
+
+def document_fields(chain: NitroChain, **content: Unpack[DocumentContent]) -> dict[str, object]:
+    """Return the nine fields of a payload, in the order in which genuine documents have them."""
     return {
-        "module_id": module_id,
+        "module_id": content["module_id"],
         "digest": "SHA384",
-        "timestamp": int(timestamp.timestamp() * 1000),
-        "pcrs": dict(sorted(pcrs.items())),
+        "timestamp": int(content["timestamp"].timestamp() * 1000),
+        "pcrs": dict(sorted(content["pcrs"].items())),
         "certificate": chain.certificate,
         "cabundle": list(chain.cabundle),
-        "public_key": public_key,
-        "user_data": user_data,
-        "nonce": nonce,
+        "public_key": content.get("public_key"),
+        "user_data": content.get("user_data"),
+        "nonce": content.get("nonce"),
     }
 
 
 def encode_payload(fields: Mapping[str, object], *, indefinite: bool = True) -> bytes:
-    """The payload's CBOR: a map of indefinite length, or definite as until 2025."""
+    """Return the payload's CBOR: a map of indefinite length, or definite as until 2025."""
     if not indefinite:
         return cbor2.dumps(dict(fields))
     pairs = (cbor2.dumps(name) + cbor2.dumps(value) for name, value in fields.items())
@@ -99,7 +81,7 @@ def sign_document(
     unprotected: object = None,
     tag: int | None = None,
 ) -> bytes:
-    """A COSE_Sign1 message over a payload.
+    """Return a COSE_Sign1 message over a payload.
 
     Args:
         payload: fields, or CBOR of any form.
@@ -119,7 +101,7 @@ def sign_document(
 
 
 def cose_signature(key: ec.EllipticCurvePrivateKey, protected: bytes, payload: bytes) -> bytes:
-    """ES384 over the Sig_structure (RFC 9052 section 4.4): r and s, 48 bytes each, big-endian."""
+    """Return the ES384 signature of a Sig_structure (RFC 9052 section 4.4): r and s."""
     to_be_signed = cbor2.dumps(["Signature1", protected, b"", payload])
     r, s = decode_dss_signature(key.sign(to_be_signed, ec.ECDSA(SHA384())))
     return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")

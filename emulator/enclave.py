@@ -14,14 +14,12 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Final
 
 from emulator.channel import SocketTransport
 from foobar_enclave.main import run
 from foobar_enclave.nsm import NsmDevice
 from foobar_shared.addresses import connect, parse_address
-
-_RELAY_SECONDS: Final = 10.0
+from foobar_shared.timeouts import RELAY_CONNECT
 
 
 def main() -> None:
@@ -34,7 +32,7 @@ def main() -> None:
         run(
             nsm=NsmDevice(transport=transport),
             listener=listener,
-            connect=lambda: connect(relay, seconds=_RELAY_SECONDS),
+            connect=lambda: connect(relay, seconds=RELAY_CONNECT),
             ca_file=options.ca_file,
         )
 

@@ -1,4 +1,4 @@
-"""The errors that the emulator raises towards its user; KMS's own refusals are in kms/errors.py."""
+"""The errors that the emulator raises towards its user; KMS's own refusals are in kms_fault.py."""
 
 
 class EmulatorError(Exception):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import socket
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Final
 
@@ -19,9 +19,9 @@ from emulator.channel import serve_requests
 from emulator.clock import Clock
 from emulator.errors import EnclaveFailedError
 from emulator.identity import Instance
-from emulator.measurements import ImageMeasurements, measure_enclave, pcr_bank
-from emulator.nsm import EmulatedNsm
+from emulator.image_measurements import measure_enclave, pcr_bank
 from emulator.pki import NitroPki
+from emulator.virtual_nsm import EmulatedNsm
 from foobar_shared.addresses import UnixAddress, connect, listen
 from foobar_shared.framing import LineSocket
 from foobar_shared.messages import (
@@ -33,29 +33,6 @@ from foobar_shared.messages import (
 
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class EnclaveImage:
-    """What an enclave is started from.
-
-    Attributes:
-        name: lower-case letters, digits and hyphens.
-        measured: bytes measured with the enclave's source, for an image that differs.
-        debug: whether it runs in debug mode, with zero PCR0 to PCR2.
-        clock: the time in its attestation documents.
-    """
-
-    name: str
-    measured: bytes
-    debug: bool
-    clock: Clock
-
-    def module_id(self, instance: Instance) -> str:
-        """Such as `i-0123456789abcdef0-enc0123456789abcdef`, the same for the same name."""
-        if self.name == "enclave":
-            return f"{instance.instance_id}-enc0123456789abcdef"
-        return f"{instance.instance_id}-enc{hashlib.sha256(self.name.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +55,34 @@ class EnclaveHost:
 
 
 class RunningEnclave:
-    """An enclave's process and its NSM, from the constructor to `stop`.
+    """An enclave process, and the NSM that the emulator plays for it.
 
     Attributes:
-        address: where the enclave listens.
-        measurements: of its image, as `nitro-cli build-enclave` would have printed them.
-        pcrs: what its NSM holds: the same, or zeros in debug mode.
-        nsm: its NSM, for tests that want documents of their own from it.
+        address: where it serves.
+        measurements: PCR0 to PCR2 of its image, also where it runs in debug mode.
+        pcrs: the PCRs at its start that are not zero.
+        nsm: its security module.
     """
 
-    def __init__(self, image: EnclaveImage, *, host: EnclaveHost, address: UnixAddress) -> None:
-        instance = host.instance
+    def __init__(
+        self,
+        host: EnclaveHost,
+        *,
+        address: UnixAddress,
+        name: str,
+        measured: bytes,
+        debug: bool,
+        clock: Clock,
+    ) -> None:
+        """Start the process; `Emulator.start_enclave` says what the arguments are."""
         self.address = address
-        self.measurements: ImageMeasurements = measure_enclave(image.measured)
-        self.pcrs: Mapping[int, bytes] = pcr_bank(self.measurements, instance, debug=image.debug)
+        self.measurements = measure_enclave(measured)
+        self.pcrs: Mapping[int, bytes] = pcr_bank(self.measurements, host.instance, debug=debug)
         self.nsm = EmulatedNsm(
-            host.pki, module_id=image.module_id(instance), pcrs=self.pcrs, clock=image.clock
+            host.pki,
+            module_id=f"{host.instance.instance_id}-enc{_number(name)}",
+            pcrs=self.pcrs,
+            clock=clock,
         )
         self._channel, enclave_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with enclave_end, listen(address) as listener:
@@ -105,7 +94,7 @@ class RunningEnclave:
 
     @property
     def exit_code(self) -> int | None:
-        """The process's exit code, or None while it runs."""
+        """The process's exit code; None while it runs."""
         return self._process.poll()
 
     def wait_until_ready(self) -> None:
@@ -127,7 +116,7 @@ class RunningEnclave:
             raise EnclaveFailedError(f"the enclave {state}; its log above says why")
 
     def stop(self) -> int:
-        """End the process and its NSM; the exit code, 0 where it ended cleanly."""
+        """End the process and its NSM; return the exit code, 0 where it ended cleanly."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_SECONDS)
@@ -143,10 +132,15 @@ class RunningEnclave:
         return self._process.returncode
 
 
+def _number(name: str) -> str:
+    """Return the 16 hexadecimal digits of a module id, the same for the same name."""
+    return "0123456789abcdef" if name == "enclave" else sha256(name.encode()).hexdigest()[:16]
+
+
 def _spawn(
     listener: socket.socket, nsm: socket.socket, host: EnclaveHost
 ) -> subprocess.Popen[bytes]:
-    """The enclave's process: no environment but Python's path, no descriptor but its own."""
+    """Start the process: no environment but Python's path, no descriptor but its own."""
     descriptors = (listener.fileno(), nsm.fileno())
     arguments = [
         *(sys.executable, "-P", "-m", "emulator.enclave"),
@@ -155,15 +149,10 @@ def _spawn(
     ]
     return subprocess.Popen(
         arguments,
-        env={"PYTHONPATH": os.pathsep.join(_import_path()), "PATH": os.defpath},
+        env={"PYTHONPATH": str(Path(emulator.__path__[0]).parent), "PATH": os.defpath},
         stdin=subprocess.PIPE,
         stdout=host.console,
         stderr=host.console,
         pass_fds=descriptors,
         start_new_session=True,  # a terminal's Ctrl-C is for the emulator, which ends its enclaves
     )
-
-
-def _import_path() -> list[str]:
-    """Where this package and its siblings come from."""
-    return [str(Path(path).parent.absolute()) for path in emulator.__path__]

@@ -19,50 +19,6 @@ _KEY_ALPHABET: Final = string.ascii_uppercase + "234567"
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
-    """The emulated parent instance and the account it runs in."""
-
-    region: str = "us-east-1"
-    account_id: str = "123456789012"
-    instance_id: str = "i-0123456789abcdef0"
-    role: str = "aws-nitro-enclave-foobar-iam-role"
-
-    @property
-    def availability_zone(self) -> str:
-        """The zone, such as `us-east-1a`."""
-        return f"{self.region}a"
-
-    @property
-    def role_arn(self) -> str:
-        """ARN of the instance role."""
-        return self._iam_arn(f"role/{self.role}")
-
-    @property
-    def instance_profile_arn(self) -> str:
-        """ARN of the instance profile, which has the role's name as the console makes it."""
-        return self._iam_arn(f"instance-profile/{self.role}")
-
-    def role_session(self) -> Principal:
-        """The role as this instance assumes it. IAM lets it create KMS keys, and nothing else."""
-        partition = partition_of(self.region)
-        return Principal(
-            account_id=self.account_id,
-            arn=f"arn:{partition}:sts::{self.account_id}:assumed-role/{self.role}/{self.instance_id}",
-            principal_arns=frozenset({self.role_arn}),
-            iam_actions=("kms:CreateKey",),
-        )
-
-    def root(self) -> Principal:
-        """The account's root user, to whom IAM allows everything."""
-        return Principal(
-            account_id=self.account_id, arn=self._iam_arn("root"), iam_actions=("kms:*",)
-        )
-
-    def _iam_arn(self, resource: str) -> str:
-        return f"arn:{partition_of(self.region)}:iam::{self.account_id}:{resource}"
-
-
-@dataclass(frozen=True, slots=True)
 class Principal:
     """Who signs a request.
 
@@ -77,6 +33,39 @@ class Principal:
     arn: str
     principal_arns: frozenset[str] = frozenset()
     iam_actions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """The emulated parent instance and the account it runs in."""
+
+    region: str = "us-east-1"
+    account_id: str = "123456789012"
+    instance_id: str = "i-0123456789abcdef0"
+    role: str = "aws-nitro-enclave-foobar-iam-role"
+
+    @property
+    def role_arn(self) -> str:
+        """ARN of the instance role."""
+        return self.iam_arn(f"role/{self.role}")
+
+    def role_session(self) -> Principal:
+        """Return the role as this instance assumes it; IAM lets it create KMS keys only."""
+        session = f"assumed-role/{self.role}/{self.instance_id}"
+        return Principal(
+            account_id=self.account_id,
+            arn=f"arn:{partition_of(self.region)}:sts::{self.account_id}:{session}",
+            principal_arns=frozenset({self.role_arn}),
+            iam_actions=("kms:CreateKey",),
+        )
+
+    def root(self) -> Principal:
+        """Return the account's root user, to whom IAM allows everything."""
+        return Principal(self.account_id, self.iam_arn("root"), iam_actions=("kms:*",))
+
+    def iam_arn(self, resource: str) -> str:
+        """Return the ARN of an IAM resource of the account."""
+        return f"arn:{partition_of(self.region)}:iam::{self.account_id}:{resource}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +89,11 @@ class CredentialStore:
         self._lock = threading.Lock()
 
     def long_term_key(self, principal: Principal) -> AccessKey:
-        """A new access key without session token and without end."""
-        return self._add(AccessKey(principal, _key_id("AKIA"), _secret()))
+        """Return a new access key without session token and without end."""
+        return self._add(AccessKey(principal, _key_id("AKIA"), secrets.token_urlsafe(30)))
 
     def session(self, principal: Principal, *, now: datetime) -> AccessKey:
-        """The principal's temporary credentials, renewed an hour before they expire.
+        """Return the principal's temporary credentials, renewed an hour before they expire.
 
         Older ones stay valid until their own end, as they do on EC2.
         """
@@ -114,24 +103,22 @@ class CredentialStore:
             return current
         return self.new_session(principal, now=now)
 
-    def new_session(
-        self, principal: Principal, *, now: datetime, lifetime: timedelta = SESSION_LIFETIME
-    ) -> AccessKey:
-        """New temporary credentials, valid for `lifetime` from `now`."""
+    def new_session(self, principal: Principal, *, now: datetime) -> AccessKey:
+        """Return new temporary credentials, valid for SESSION_LIFETIME from `now`."""
         key = AccessKey(
             principal,
             _key_id("ASIA"),
-            _secret(),
+            secrets.token_urlsafe(30),  # 40 characters, as AWS's are
             token=secrets.token_urlsafe(192),
             issued=now,
-            expires=now + lifetime,
+            expires=now + SESSION_LIFETIME,
         )
         with self._lock:
             self._current[principal.arn] = key
         return self._add(key)
 
     def find(self, access_key_id: str) -> AccessKey | None:
-        """The access key of that id."""
+        """Return the access key of that id, or None."""
         with self._lock:
             return self._keys.get(access_key_id)
 
@@ -142,9 +129,5 @@ class CredentialStore:
 
 
 def _key_id(prefix: str) -> str:
-    """20 characters, the first four of which say the kind (IAM user guide, unique identifiers)."""
+    """Return 20 characters; the first four say the kind (IAM user guide, unique identifiers)."""
     return prefix + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
-
-
-def _secret() -> str:
-    return secrets.token_urlsafe(30)  # 40 characters, as AWS's are

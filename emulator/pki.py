@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -25,6 +26,29 @@ INSTANCE_LIFETIME: Final = timedelta(hours=24)
 LEAF_LIFETIME: Final = timedelta(seconds=10803)
 LEAF_BACKDATED: Final = timedelta(seconds=3)
 
+_USAGES: Final = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+    "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
+_ATTRIBUTES: Final = {
+    "C": NameOID.COUNTRY_NAME,
+    "ST": NameOID.STATE_OR_PROVINCE_NAME,
+    "L": NameOID.LOCALITY_NAME,
+    "O": NameOID.ORGANIZATION_NAME,
+    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
+    "CN": NameOID.COMMON_NAME,
+}
+_AWS: Final = {"C": "US", "O": "Amazon", "OU": "AWS"}
+_SEATTLE: Final = {"C": "US", "ST": "Washington", "L": "Seattle", "O": "Amazon", "OU": "AWS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A certificate and its private key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
 
 @dataclass(frozen=True, slots=True)
 class NitroChain:
@@ -39,199 +63,125 @@ class NitroChain:
 
 
 @dataclass(frozen=True, slots=True)
-class _Authority:
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-
 class NitroPki:
     """A root of its own and what it takes to certify enclaves under it."""
 
-    def __init__(self, root: _Authority, region: str) -> None:
-        self._root = root
-        self._region = region
+    issuer: Certified
+    region: str
 
     @classmethod
     def create(cls, *, now: datetime, region: str = "us-east-1") -> NitroPki:
-        """A hierarchy with fresh keys whose root is valid from an hour before `now`."""
-        key = ec.generate_private_key(ec.SECP384R1())
-        subject = _name(C="US", O="Amazon", OU="AWS", CN="aws.nitro-enclaves")
-        begin = _seconds(now) - timedelta(hours=1)
-        certificate = _sign(
-            _builder(subject, key.public_key(), begin, begin + ROOT_LIFETIME)
-            .issuer_name(subject)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(_key_id(key), critical=False)
-            .add_extension(_CA_USAGE, critical=True),
-            key,
-        )
-        return cls(_Authority(certificate, key), region)
+        """Return a hierarchy with fresh keys whose root is valid from an hour before `now`."""
+        name = _AWS | {"CN": "aws.nitro-enclaves"}
+        begin = now - timedelta(hours=1)
+        return cls(certify(None, name, begin, ROOT_LIFETIME, _ca(None), _CA_USAGE), region)
 
     @property
     def root(self) -> x509.Certificate:
         """The trust anchor of everything issued here."""
-        return self._root.certificate
+        return self.issuer.certificate
 
     def issue(self, module_id: str, *, now: datetime) -> NitroChain:
-        """A fresh key for `module_id`, certified for three hours from three seconds before `now`.
+        """Return a fresh key for `module_id`, certified for three hours from three seconds ago.
 
         Args:
             module_id: `<instance id>-enc<16 hexadecimal digits>`.
             now: aware; the CAs between are valid from ten minutes before it.
         """
-        begin = _seconds(now) - timedelta(minutes=10)
-        fingerprint = secrets.token_hex(8)
-        regional = _issue_ca(
-            self._root,
-            _name(
-                C="US", O="Amazon", OU="AWS", CN=f"{fingerprint}.{self._region}.aws.nitro-enclaves"
-            ),
-            (begin, begin + REGIONAL_LIFETIME),
-            path_length=2,
+        begin = now - timedelta(minutes=10)
+        domain = f"{self.region}.aws.nitro-enclaves"
+        name = _AWS | {"CN": f"{secrets.token_hex(8)}.{domain}"}
+        regional = certify(
+            self.issuer, name, begin, REGIONAL_LIFETIME, _ca(2), _CA_USAGE, _crl_location()
         )
-        zonal = _issue_ca(
-            regional,
-            _name(
-                CN=f"{secrets.token_hex(8)}.zonal.{self._region}.aws.nitro-enclaves",
-                OU="AWS",
-                O="Amazon",
-                C="US",
-                ST="WA",
-                L="Seattle",
-            ),
-            (begin, begin + ZONAL_LIFETIME),
-            path_length=1,
+        name = {"CN": f"{secrets.token_hex(8)}.zonal.{domain}", "OU": "AWS", "O": "Amazon"}
+        name |= {"C": "US", "ST": "WA", "L": "Seattle"}
+        zonal = certify(regional, name, begin, ZONAL_LIFETIME, _ca(1), _CA_USAGE, _crl_location())
+        name = _SEATTLE | {"CN": f"{module_id.rpartition('-')[0]}.{domain}"}
+        usage = key_usage("key_cert_sign")
+        instance = certify(zonal, name, begin, INSTANCE_LIFETIME, _ca(0), usage)
+        leaf = certify(
+            instance,
+            _SEATTLE | {"CN": f"{module_id}.{self.region}.aws"},
+            now.replace(microsecond=0) - LEAF_BACKDATED,
+            LEAF_LIFETIME,
+            NOT_A_CA,
+            key_usage("digital_signature", "content_commitment"),
+            critical_usage=False,
         )
-        instance_id = module_id.rpartition("-")[0]
-        instance = _issue_ca(
-            zonal,
-            _name(**_AMAZON, CN=f"{instance_id}.{self._region}.aws.nitro-enclaves"),
-            (begin, begin + INSTANCE_LIFETIME),
-            path_length=0,
-        )
-        key = ec.generate_private_key(ec.SECP384R1())
-        leaf_begin = _seconds(now) - LEAF_BACKDATED
-        leaf = _sign(
-            _builder(
-                _name(**_AMAZON, CN=f"{module_id}.{self._region}.aws"),
-                key.public_key(),
-                leaf_begin,
-                leaf_begin + LEAF_LIFETIME,
-            )
-            .issuer_name(instance.certificate.subject)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_LEAF_USAGE, critical=False),
-            instance.key,
-        )
-        authorities = (self._root, regional, zonal, instance)
-        return NitroChain(
-            key=key,
-            certificate=_der(leaf),
-            cabundle=tuple(_der(authority.certificate) for authority in authorities),
-        )
+        bundle = (self.issuer, regional, zonal, instance)
+        return NitroChain(leaf.key, _der(leaf), tuple(_der(authority) for authority in bundle))
 
 
-_AMAZON: Final = {"C": "US", "ST": "Washington", "L": "Seattle", "O": "Amazon", "OU": "AWS"}
-_ATTRIBUTES: Final = {
-    "C": NameOID.COUNTRY_NAME,
-    "ST": NameOID.STATE_OR_PROVINCE_NAME,
-    "L": NameOID.LOCALITY_NAME,
-    "O": NameOID.ORGANIZATION_NAME,
-    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
-    "CN": NameOID.COMMON_NAME,
-}
+def certify(
+    issuer: Certified | None,
+    name: Mapping[str, str],
+    begin: datetime,
+    lifetime: timedelta,
+    constraints: x509.BasicConstraints,
+    usage: x509.KeyUsage,
+    *others: x509.ExtensionType,
+    critical_usage: bool = True,
+) -> Certified:
+    """Return a fresh P-384 key with a certificate of `issuer`, or one that it signs itself.
 
-
-def _usage(
-    *, digital_signature: bool, certificates: bool, crl: bool, content: bool = False
-) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        key_cert_sign=certificates,
-        crl_sign=crl,
-        content_commitment=content,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-_CA_USAGE: Final = _usage(digital_signature=True, certificates=True, crl=True)
-_INSTANCE_USAGE: Final = _usage(digital_signature=False, certificates=True, crl=False)
-_LEAF_USAGE: Final = _usage(digital_signature=True, certificates=False, crl=False, content=True)
-
-
-def _issue_ca(
-    issuer: _Authority, subject: x509.Name, validity: tuple[datetime, datetime], *, path_length: int
-) -> _Authority:
+    Args:
+        issuer: who signs.
+        name: the subject's attributes (C, ST, L, O, OU, CN) in order.
+        begin: aware; cut to seconds (RFC 5280 section 4.1.2.5).
+        lifetime: until the certificate ends.
+        constraints: those of a CA add its key identifier and its issuer's.
+        usage: see `key_usage`.
+        others: further extensions, not critical.
+        critical_usage: whether `usage` is critical.
+    """
     key = ec.generate_private_key(ec.SECP384R1())
+    if constraints.ca:
+        others += (x509.SubjectKeyIdentifier.from_public_key(key.public_key()),)
+        others += (authority_key_id(issuer),) if issuer else ()
+    subject = x509.Name([x509.NameAttribute(_ATTRIBUTES[part], name[part]) for part in name])
+    begin = begin.replace(microsecond=0)
     builder = (
-        _builder(subject, key.public_key(), *validity)
-        .issuer_name(issuer.certificate.subject)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + lifetime)
+        .add_extension(constraints, critical=True)
+        .add_extension(usage, critical=critical_usage)
     )
-    # Regional and zonal CAs have their extensions in another order than instance CAs.
-    if path_length:
-        builder = (
-            builder.add_extension(_issuer_key_id(issuer), critical=False)
-            .add_extension(_key_id(key), critical=False)
-            .add_extension(_CA_USAGE, critical=True)
-            .add_extension(_crl_distribution_point(), critical=False)
-        )
-    else:
-        builder = (
-            builder.add_extension(_INSTANCE_USAGE, critical=True)
-            .add_extension(_key_id(key), critical=False)
-            .add_extension(_issuer_key_id(issuer), critical=False)
-        )
-    return _Authority(_sign(builder, issuer.key), key)
+    for extension in others:
+        builder = builder.add_extension(extension, critical=False)
+    return Certified(builder.sign(issuer.key if issuer else key, SHA384()), key)
 
 
-def _issuer_key_id(issuer: _Authority) -> x509.AuthorityKeyIdentifier:
+def key_usage(*usages: str) -> x509.KeyUsage:
+    """Return the extension for usages such as `key_cert_sign`."""
+    return x509.KeyUsage(**{name: name in usages for name in _USAGES})
+
+
+def authority_key_id(issuer: Certified) -> x509.AuthorityKeyIdentifier:
+    """Return the extension that names the key of `issuer`."""
     own = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
 
 
-def _crl_distribution_point() -> x509.CRLDistributionPoints:
+def _ca(path_length: int | None) -> x509.BasicConstraints:
+    return x509.BasicConstraints(ca=True, path_length=path_length)
+
+
+def _crl_location() -> x509.CRLDistributionPoints:
     # Present in AWS's certificates and never fetched; `.invalid` names no host (RFC 2606).
     url = f"http://nitro-enclaves-crl.emulator.invalid/crl/{uuid.uuid4()}.crl"
     location = x509.UniformResourceIdentifier(url)
     return x509.CRLDistributionPoints([x509.DistributionPoint([location], None, None, None)])
 
 
-def _name(**attributes: str) -> x509.Name:
-    return x509.Name(
-        [x509.NameAttribute(_ATTRIBUTES[name], value) for name, value in attributes.items()]
-    )
+def _der(certified: Certified) -> bytes:
+    return certified.certificate.public_bytes(Encoding.DER)
 
 
-def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePublicKey, begin: datetime, end: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(end)
-    )
-
-
-def _sign(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    return builder.sign(key, SHA384())
-
-
-def _key_id(key: ec.EllipticCurvePrivateKey) -> x509.SubjectKeyIdentifier:
-    return x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-
-
-def _seconds(moment: datetime) -> datetime:
-    """X.509 times have no fractions (RFC 5280 section 4.1.2.5)."""
-    return moment.replace(microsecond=0)
-
-
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(Encoding.DER)
+NOT_A_CA: Final = x509.BasicConstraints(ca=False, path_length=None)
+_CA_USAGE: Final = key_usage("digital_signature", "key_cert_sign", "crl_sign")

@@ -1,4 +1,4 @@
-"""The whole emulator: KMS, instance metadata and an enclave, in one directory."""
+"""The whole emulator: KMS, instance metadata and enclaves, in one directory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from botocore.config import Config
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from emulator.clock import Clock, utc_now
-from emulator.errors import EnclaveFailedError
-from emulator.hypervisor import EnclaveHost, EnclaveImage, RunningEnclave
+from emulator.errors import EnclaveFailedError, StateDirectoryError
+from emulator.hypervisor import EnclaveHost, RunningEnclave
 from emulator.identity import AccessKey, CredentialStore, Instance
-from emulator.imds import Imds, ImdsServer
-from emulator.kms.server import KmsServer
-from emulator.kms.service import KmsService
-from emulator.kms.sigv4 import Authenticator
-from emulator.kms.store import KeyStore
+from emulator.imds import ImdsServer
+from emulator.kms_server import KmsServer
+from emulator.kms_service import KmsService
 from emulator.pki import NitroPki
+from emulator.sigv4 import Authenticator
 from emulator.state import Environment, StateDirectory, default_directory
 from emulator.tls import create_server_identity
 from foobar_instance.attestation import Verifier
@@ -48,8 +47,8 @@ class Emulator:
     Attributes:
         instance: region, account, role and instance id.
         credentials: every access key that KMS knows; add keys of other principals here.
-        pki: the Nitro certificate authority, for documents of one's own making.
-        enclave: the enclave that the environment points at.
+        pki: the Nitro certificate hierarchy, for documents of one's own making.
+        enclave: the first enclave that the environment points at.
     """
 
     pki: NitroPki
@@ -62,15 +61,17 @@ class Emulator:
         *,
         instance: Instance = Instance(),  # noqa: B008 - frozen
         debug_mode: bool = False,
+        enclaves: int = 1,
         clock: Clock = utc_now,
         console: IO[bytes] | None = None,
     ) -> None:
-        """An emulator that is not up yet.
+        """Prepare an emulator; entering the context starts it.
 
         Args:
             directory: for its sockets and files; the user's own by default. Made if need be.
             instance: what the parent instance is.
-            debug_mode: whether the enclave runs in debug mode.
+            debug_mode: whether the enclaves run in debug mode.
+            enclaves: how many enclaves of the same image to start.
             clock: the time of KMS, instance metadata and NSM.
             console: where enclaves write their logs; standard error by default.
         """
@@ -78,6 +79,12 @@ class Emulator:
         self.credentials = CredentialStore()
         self._state = StateDirectory(directory or default_directory())
         self._debug_mode = debug_mode
+        self._count = enclaves
+        if enclaves > 1 and len(str(self._state.path).split()) > 1:
+            raise StateDirectoryError(
+                f"{self._state.path} holds white space, which separates the addresses of several "
+                "enclaves: choose another directory"
+            )
         self._clock = clock
         self._console = console
         self._enclaves: dict[str, RunningEnclave] = {}
@@ -89,13 +96,15 @@ class Emulator:
             self.pki = NitroPki.create(now=self._clock(), region=self.instance.region)
             root = self.pki.root.public_bytes(Encoding.PEM).decode()
             self._state.write("nitro-root.pem", root)
-            kms = stack.enter_context(self._kms(stack))
+            kms = stack.enter_context(self._kms())
             imds = stack.enter_context(
-                ImdsServer(Imds(self.instance, self.credentials, clock=self._clock))
+                ImdsServer(self.instance, self.credentials, clock=self._clock)
             )
             stack.callback(self._stop_enclaves)
-            self.enclave = self.start_enclave("enclave", debug=self._debug_mode)
-            self._environment = self._point_at(kms, imds)
+            names = ["enclave", *(str(number) for number in range(2, self._count + 1))]
+            enclaves = [self.start_enclave(name, debug=self._debug_mode) for name in names]
+            self.enclave = enclaves[0]
+            self._environment = self._point_at(kms, imds, enclaves)
             self._state.publish(self._environment)
             self._stack = stack.pop_all()
         return self
@@ -124,7 +133,7 @@ class Emulator:
         return self._state.file("nitro-root.pem")
 
     def process_environment(self, base: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """A whole environment for a process: `base`, pointed at this emulator."""
+        """Return a whole environment for a process: `base`, pointed at this emulator."""
         return self._environment.applied_to(base)
 
     def start_enclave(
@@ -147,37 +156,35 @@ class Emulator:
             EnclaveFailedError: it did not start.
             StateDirectoryError: the name will not do.
         """
+        host = EnclaveHost(
+            self.instance, self.pki, self._state.socket("relay"), self.ca_file, self._console
+        )
         if name in self._enclaves:
             raise EnclaveFailedError(f"an enclave of the name {name} is running")
-        socket_name = name if name == "enclave" else f"enclave-{name}"
         enclave = RunningEnclave(
-            EnclaveImage(name, measured, debug, clock or self._clock),
-            host=EnclaveHost(
-                instance=self.instance,
-                pki=self.pki,
-                relay=self._state.socket("relay"),
-                ca_file=self.ca_file,
-                console=self._console,
-            ),
-            address=self._state.socket(socket_name),
+            host,
+            address=self._state.socket(name if name == "enclave" else f"enclave-{name}"),
+            name=name,
+            measured=measured,
+            debug=debug,
+            clock=clock or self._clock,
         )
         self._enclaves[name] = enclave
         enclave.wait_until_ready()
         return enclave
 
     def stop_enclave(self, name: str) -> int:
-        """End an enclave; its exit code, 0 where it ended cleanly."""
+        """End an enclave; return its exit code, 0 where it ended cleanly."""
         return self._enclaves.pop(name).stop()
 
     def measurements_path(self, name: str = "enclave") -> Path:
-        """A file with an enclave's measurements, as `nitro-cli build-enclave` prints them."""
-        file_name = (
-            "measurements.json" if name == "enclave" else f"enclave-{name}.measurements.json"
-        )
-        return self._state.write(file_name, self._enclaves[name].measurements.as_nitro_cli_json())
+        """Write a file of an enclave's measurements, as `nitro-cli build-enclave` prints them."""
+        text = self._enclaves[name].measurements.as_nitro_cli_json()
+        file_name = "" if name == "enclave" else f"enclave-{name}-"
+        return self._state.write(f"{file_name}measurements.json", text)
 
     def kms_client(self, key: AccessKey | None = None) -> KMSClient:
-        """A boto3 client of this KMS, as the instance role or with another access key."""
+        """Return a boto3 client of this KMS, as the instance role or with another access key."""
         key = key or self.credentials.session(self.instance.role_session(), now=self._clock())
         return boto3.client(
             "kms",
@@ -191,32 +198,32 @@ class Emulator:
         )
 
     def check(self) -> None:
-        """Raise EnclaveFailedError where an enclave has ended by itself."""
+        """Raise EnclaveFailedError if an enclave has ended by itself."""
         for name, enclave in self._enclaves.items():
             if enclave.exit_code is not None:
                 raise EnclaveFailedError(
                     f"enclave {name!r} has ended by itself, with exit code {enclave.exit_code}"
                 )
 
-    def _kms(self, stack: ExitStack) -> KmsServer:
+    def _kms(self) -> KmsServer:
         region = self.instance.region
         identity = create_server_identity(
             host_names=[f"kms.{region}.amazonaws.com"], now=self._clock()
         )
         self._state.write("kms-ca.pem", identity.ca_certificate.decode())
-        store = KeyStore(region=region, account_id=self.instance.account_id)
-        stack.callback(store.forget)
-        service = KmsService(self.instance, store, Verifier(root=self.pki.root), clock=self._clock)
+        service = KmsService(self.instance, Verifier(root=self.pki.root), clock=self._clock)
         return KmsServer(
             Authenticator(self.credentials, region=region, clock=self._clock),
             service.perform,
             tls=identity.server_context(self._state.path),
         )
 
-    def _point_at(self, kms: KmsServer, imds: ImdsServer) -> Environment:
+    def _point_at(
+        self, kms: KmsServer, imds: ImdsServer, enclaves: list[RunningEnclave]
+    ) -> Environment:
         return Environment(
             variables={
-                "FOOBAR_ENCLAVE": str(self.enclave.address),
+                "FOOBAR_ENCLAVE": " ".join(str(enclave.address) for enclave in enclaves),
                 "FOOBAR_PROXY_LISTEN": str(self._state.socket("relay")),
                 "FOOBAR_ROOT_PATH": str(self.root_path),
                 "FOOBAR_MEASUREMENTS": str(self.measurements_path()),

@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 
 T = TypeVar("T")
 
+pytest_plugins = ["emulator.pytest_plugin"]
+
 # No test asserts on time: a machine that is busy with something else must not fail one.
 settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]

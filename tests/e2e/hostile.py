@@ -1,11 +1,9 @@
 """A parent instance that lies: an enclave in the middle, and relays that are none."""
 
 import socket
-import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from threading import Thread
 
 from foobar_shared.addresses import Address, UnixAddress, connect, listen
@@ -64,20 +62,6 @@ def enclave_in_the_middle(enclave: Address, tamper: Tamper) -> Iterator[str]:
         address = UnixAddress(f"{folder}/enclave")
         stack.enter_context(serving(address, serve))
         yield str(address)
-
-
-def tls_server(certificate: Path, key: Path, answer: bytes) -> Callable[[socket.socket], None]:
-    """A TLS server that answers anything with `answer`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-
-    def serve(connection: socket.socket) -> None:
-        connection.settimeout(SECONDS)
-        with context.wrap_socket(connection, server_side=True) as stream:
-            stream.recv(65536)
-            stream.sendall(answer)
-
-    return serve
 
 
 def plain_server(answer: bytes) -> Callable[[socket.socket], None]:

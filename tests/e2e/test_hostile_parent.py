@@ -9,9 +9,9 @@ from socket import socket
 import pytest
 
 from emulator import Emulator
+from emulator.pytest_plugin import InstanceCli
 from emulator.tls import create_server_identity
 from foobar_shared.addresses import UnixAddress
-from tests.e2e.conftest import Cli
 from tests.e2e.hostile import (
     Exchange,
     cut,
@@ -69,7 +69,7 @@ def swapped_certificate(tmp_path: Path) -> Callable[[socket], None]:
     ],
 )
 def test_a_hostile_relay(
-    cli: Cli, emulator: Emulator, second_relay: str, tmp_path: Path, attack: str, words: str
+    cli: InstanceCli, emulator: Emulator, second_relay: str, tmp_path: Path, attack: str, words: str
 ) -> None:
     serve = {
         "swapped certificate": swapped_certificate(tmp_path),
@@ -82,7 +82,9 @@ def test_a_hostile_relay(
     assert not cli.attestation.exists()
 
 
-def test_a_key_attestation_replayed_from_an_earlier_run(cli: Cli, emulator: Emulator) -> None:
+def test_a_key_attestation_replayed_from_an_earlier_run(
+    cli: InstanceCli, emulator: Emulator
+) -> None:
     answers: list[bytes] = []
 
     def record(line: bytes, exchange: Exchange) -> bytes:
@@ -100,7 +102,7 @@ def test_a_key_attestation_replayed_from_an_earlier_run(cli: Cli, emulator: Emul
 
 @pytest.mark.parametrize("replayed", ["getAttestation", "decrypt"])
 def test_an_answer_replayed_from_an_earlier_run(
-    keyed: Cli, emulator: Emulator, replayed: str
+    keyed: InstanceCli, emulator: Emulator, replayed: str
 ) -> None:
     answers: dict[str, bytes] = {}
 
@@ -121,7 +123,9 @@ def test_an_answer_replayed_from_an_earlier_run(
     refused(result, 3, "nonce")
 
 
-def test_a_result_of_other_input_under_the_right_challenge(keyed: Cli, emulator: Emulator) -> None:
+def test_a_result_of_other_input_under_the_right_challenge(
+    keyed: InstanceCli, emulator: Emulator
+) -> None:
     requests: list[dict[str, str]] = []
 
     def substitute(line: bytes, exchange: Exchange) -> bytes:
@@ -152,19 +156,19 @@ def debug_enclave(emulator: Emulator) -> str:
     return str(emulator.start_enclave("debug", debug=True).address)
 
 
-def test_a_key_of_another_enclave(cli: Cli, other_enclave: str) -> None:
+def test_a_key_of_another_enclave(cli: InstanceCli, other_enclave: str) -> None:
     refused(cli("create-key", FOOBAR_ENCLAVE=other_enclave), 3, "PCR0")
     assert not cli.attestation.exists()
 
 
-def test_decryption_by_another_enclave(keyed: Cli, other_enclave: str) -> None:
+def test_decryption_by_another_enclave(keyed: InstanceCli, other_enclave: str) -> None:
     message = keyed.done("encrypt", "--plaintext", "banana")
     result = keyed("decrypt", "--ciphertext", "-", stdin=message, FOOBAR_ENCLAVE=other_enclave)
     refused(result, 3, "PCR0")
 
 
 def test_kms_refuses_another_enclave_that_the_user_would_trust(
-    keyed: Cli, other_enclave: str
+    keyed: InstanceCli, other_enclave: str
 ) -> None:
     message = keyed.done("encrypt", "--plaintext", "banana")
     result = keyed(
@@ -180,19 +184,19 @@ def test_kms_refuses_another_enclave_that_the_user_would_trust(
     assert result.stdout == b""
 
 
-def test_a_debug_enclave_makes_no_key(cli: Cli, debug_enclave: str) -> None:
+def test_a_debug_enclave_makes_no_key(cli: InstanceCli, debug_enclave: str) -> None:
     refused(cli("create-key", FOOBAR_ENCLAVE=debug_enclave), 1, "debug mode")
     assert not cli.attestation.exists()
 
 
-def test_a_debug_enclave_decrypts_nothing(keyed: Cli, debug_enclave: str) -> None:
+def test_a_debug_enclave_decrypts_nothing(keyed: InstanceCli, debug_enclave: str) -> None:
     message = keyed.done("encrypt", "--plaintext", "banana")
     result = keyed("decrypt", "--ciphertext", "-", stdin=message, FOOBAR_ENCLAVE=debug_enclave)
     refused(result, 3, "debug mode")
 
 
 def test_an_attestation_of_another_enclave_is_not_encrypted_to(
-    keyed: Cli, emulator: Emulator, other_enclave: str
+    keyed: InstanceCli, emulator: Emulator, other_enclave: str
 ) -> None:
     assert other_enclave
     measurements = str(emulator.measurements_path("other"))
@@ -200,7 +204,7 @@ def test_an_attestation_of_another_enclave_is_not_encrypted_to(
     refused(result, 3, "PCR0")
 
 
-def test_a_ciphertext_for_another_key(keyed: Cli) -> None:
+def test_a_ciphertext_for_another_key(keyed: InstanceCli) -> None:
     message = keyed.done("encrypt", "--plaintext", "banana")
     keyed.done("create-key")
     result = keyed("decrypt", "--ciphertext", "-", stdin=message)
@@ -209,7 +213,7 @@ def test_a_ciphertext_for_another_key(keyed: Cli) -> None:
 
 
 def test_a_hostile_error_text_does_not_reach_the_terminal_as_it_is(
-    keyed: Cli, emulator: Emulator
+    keyed: InstanceCli, emulator: Emulator
 ) -> None:
     message = keyed.done("encrypt", "--plaintext", "banana")
     answer = json.dumps({"error": "\x1b[2J\x07 rm -rf\nerror: all is well"}).encode()

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from emulator import Emulator
-from tests.e2e.conftest import PROGRAM, Cli
+from emulator.pytest_plugin import InstanceCli
 from tests.e2e.hostile import Exchange, enclave_in_the_middle
+
+PROGRAM = Path(sys.executable).with_name("foobar-instance")
 
 
 @pytest.fixture
-def proven(keyed: Cli) -> tuple[Cli, str]:
+def proven(keyed: InstanceCli) -> tuple[InstanceCli, str]:
     message = keyed.done("encrypt", "--plaintext", "attack at dawn").decode().strip()
     keyed.done("decrypt", "--ciphertext", message, "--proof", "result.json")
     return keyed, message
@@ -33,41 +35,45 @@ def third_person(folder: Path, emulator: Emulator, *arguments: str) -> tuple[int
     return result.returncode, result.stdout, result.stderr
 
 
-def test_a_third_person_verifies_the_result(proven: tuple[Cli, str], emulator: Emulator) -> None:
+def test_a_third_person_verifies_the_result(
+    proven: tuple[InstanceCli, str], emulator: Emulator
+) -> None:
     cli, message = proven
     pcr0 = emulator.enclave.measurements.pcr0.hex()
     options = ("--proof", "result.json", "--ciphertext", message, "--pcr0", pcr0)
-    code, output, _ = third_person(cli.folder, emulator, *options)
+    code, output, _ = third_person(cli.directory, emulator, *options)
     assert code == 0
     assert output.startswith("Count 'a': 4\n")
     assert pcr0 in output
-    code, output, _ = third_person(cli.folder, emulator, *options, "--json")
+    code, output, _ = third_person(cli.directory, emulator, *options, "--json")
     assert (code, json.loads(output)["count"]) == (0, 4)
     known = ("--attestation-path", "attestation.out")
-    assert third_person(cli.folder, emulator, *options, *known)[0] == 0
+    assert third_person(cli.directory, emulator, *options, *known)[0] == 0
 
 
-def test_what_a_proof_is_not_for(proven: tuple[Cli, str], emulator: Emulator) -> None:
+def test_what_a_proof_is_not_for(proven: tuple[InstanceCli, str], emulator: Emulator) -> None:
     cli, message = proven
     proof = ("--proof", "result.json")
     pcr0 = ("--pcr0", emulator.enclave.measurements.pcr0.hex())
     other = cli.done("encrypt", "--plaintext", "attack at dawn").decode().strip()
-    code, output, error = third_person(cli.folder, emulator, *proof, *pcr0, "--ciphertext", other)
+    code, output, error = third_person(
+        cli.directory, emulator, *proof, *pcr0, "--ciphertext", other
+    )
     assert (code, output) == (3, "")
     assert "another ciphertext" in error
     wrong = ("--pcr0", "ab" * 48, "--ciphertext", message)
-    code, output, error = third_person(cli.folder, emulator, *proof, *wrong)
+    code, output, error = third_person(cli.directory, emulator, *proof, *wrong)
     assert (code, output) == (3, "")
     assert "PCR0" in error
-    assert third_person(cli.folder, emulator, *proof, "--ciphertext", message)[0] == 2
+    assert third_person(cli.directory, emulator, *proof, "--ciphertext", message)[0] == 2
     cli.done("create-key")
     known = ("--attestation-path", "attestation.out", "--ciphertext", message)
-    code, output, error = third_person(cli.folder, emulator, *proof, *pcr0, *known)
+    code, output, error = third_person(cli.directory, emulator, *proof, *pcr0, *known)
     assert (code, output) == (3, "")
     assert "another key" in error
 
 
-def test_no_proof_of_a_result_that_does_not_verify(keyed: Cli, emulator: Emulator) -> None:
+def test_no_proof_of_a_result_that_does_not_verify(keyed: InstanceCli, emulator: Emulator) -> None:
     def swap(line: bytes, exchange: Exchange) -> bytes:
         request = json.loads(line)
         if "decrypt" in request:
@@ -79,10 +85,12 @@ def test_no_proof_of_a_result_that_does_not_verify(keyed: Cli, emulator: Emulato
     with enclave_in_the_middle(emulator.enclave.address, swap) as address:
         result = keyed(*arguments, stdin=message, FOOBAR_ENCLAVE=address)
     assert result.returncode == 3
-    assert not (keyed.folder / "result.json").exists()
+    assert not (keyed.directory / "result.json").exists()
 
 
-def test_verify_and_describe_need_no_aws_sdk(proven: tuple[Cli, str], emulator: Emulator) -> None:
+def test_verify_and_describe_need_no_aws_sdk(
+    proven: tuple[InstanceCli, str], emulator: Emulator
+) -> None:
     cli, message = proven
     script = (
         "import sys; from foobar_instance.cli import run; code = run(sys.argv[1:]); "
@@ -96,7 +104,7 @@ def test_verify_and_describe_need_no_aws_sdk(proven: tuple[Cli, str], emulator: 
     ):
         result = subprocess.run(
             [sys.executable, "-c", script, *arguments],
-            cwd=cli.folder,
+            cwd=cli.directory,
             capture_output=True,
             text=True,
             timeout=60,
@@ -105,7 +113,7 @@ def test_verify_and_describe_need_no_aws_sdk(proven: tuple[Cli, str], emulator: 
         assert result.stdout.splitlines()[-1] == "[] 0", result.stderr
 
 
-def test_describe_shows_the_documents_of_the_service(keyed: Cli) -> None:
+def test_describe_shows_the_documents_of_the_service(keyed: InstanceCli) -> None:
     output = keyed.done("describe", "attestation.out").decode()
     assert "foobar/create-key/1" in output
     assert "\nVERIFIED under" in output

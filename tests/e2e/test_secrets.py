@@ -1,21 +1,25 @@
 """No secret in any log or message, over the whole job at debug level."""
 
 import json
+from pathlib import Path
 
-from tests.e2e.conftest import Cli, Machine
+from emulator import Emulator
+from emulator.pytest_plugin import InstanceCli
 from tests.e2e.hostile import Exchange, enclave_in_the_middle
 
 PLAINTEXT = "canary-in-the-enclave"
 
 
-def test_no_secret_is_written_anywhere(cli: Cli, machine: Machine) -> None:
+def test_no_secret_is_written_anywhere(
+    cli: InstanceCli, emulator: Emulator, nitro_console: Path
+) -> None:
     requests: list[bytes] = []
 
     def listen_in(line: bytes, exchange: Exchange) -> bytes:
         requests.append(line)
         return exchange(line)
 
-    with enclave_in_the_middle(machine.emulator.enclave.address, listen_in) as address:
+    with enclave_in_the_middle(emulator.enclave.address, listen_in) as address:
         results = [cli("create-key", "-v", FOOBAR_ENCLAVE=address)]
         results.append(cli("encrypt", "-v", "--plaintext", "-", stdin=PLAINTEXT))
         message = results[-1].stdout
@@ -23,7 +27,7 @@ def test_no_secret_is_written_anywhere(cli: Cli, machine: Machine) -> None:
             cli("decrypt", "-v", "--ciphertext", "-", stdin=message, FOOBAR_ENCLAVE=address)
         )
         broken = requests[-1].replace(b'"ciphertext":"', b'"ciphertext":"AAAA')
-        with enclave_in_the_middle(machine.emulator.enclave.address, lambda *_: broken) as echo:
+        with enclave_in_the_middle(emulator.enclave.address, lambda *_: broken) as echo:
             failed = cli("decrypt", "-v", "--ciphertext", "-", stdin=message, FOOBAR_ENCLAVE=echo)
 
     assert [result.returncode for result in results] == [0, 0, 0]
@@ -32,7 +36,7 @@ def test_no_secret_is_written_anywhere(cli: Cli, machine: Machine) -> None:
     assert set(credentials) == {"AccessKeyId", "SecretAccessKey", "Token"}
     secrets = [*credentials.values(), PLAINTEXT, PLAINTEXT.encode().hex()]
     secrets.append(json.loads(requests[-1])["decrypt"]["sharedSecret"])
-    written = machine.console.read_text()
+    written = nitro_console.read_text()
     written += "".join(result.stderr.decode() for result in (*results, failed))
     written += "".join(result.stdout.decode() for result in results)
     assert len(written) > 1000  # something was logged at all

@@ -4,17 +4,17 @@ import json
 
 import pytest
 
-from tests.e2e.conftest import Cli
+from emulator.pytest_plugin import InstanceCli
 
 
-def test_the_commands_of_the_readme(cli: Cli) -> None:
+def test_the_commands_of_the_readme(cli: InstanceCli) -> None:
     assert cli.done("create-key") == b""
     ciphertext = cli.done("encrypt", "--plaintext=attack at dawn").decode().strip()
     assert cli.done("decrypt", "--ciphertext", ciphertext) == b"Count 'a': 4\n"
 
 
-def test_the_originals_option_names(keyed: Cli) -> None:
-    moved = keyed.attestation.rename(keyed.folder / "elsewhere.out")
+def test_the_originals_option_names(keyed: InstanceCli) -> None:
+    moved = keyed.attestation.rename(keyed.directory / "elsewhere.out")
     root = keyed.emulator.environment["FOOBAR_ROOT_PATH"]
     options = ["--attestationPath", str(moved), "--rootPath", root]
     ciphertext = keyed.done("encrypt", *options, "--plaintext", "banana", FOOBAR_ROOT_PATH="")
@@ -27,26 +27,26 @@ def test_the_originals_option_names(keyed: Cli) -> None:
     [b"", b"a", b"\0a\xff\n\raA\x80", b"a" * 42890, "a\u00e0 \u03b1".encode()],
     ids=["empty", "one", "bytes", "longest", "text"],
 )
-def test_a_pipeline_takes_bytes_of_any_content(keyed: Cli, plaintext: bytes) -> None:
+def test_a_pipeline_takes_bytes_of_any_content(keyed: InstanceCli, plaintext: bytes) -> None:
     ciphertext = keyed.done("encrypt", "--plaintext", "-", stdin=plaintext)
     answer = keyed.done("decrypt", "--ciphertext", "-", stdin=ciphertext)
     assert answer == b"Count 'a': %d\n" % plaintext.count(b"a")
 
 
-def test_json(keyed: Cli) -> None:
+def test_json(keyed: InstanceCli) -> None:
     ciphertext = keyed.done("encrypt", "--plaintext", "banana").decode().strip()
     answer = json.loads(keyed.done("decrypt", "--json", "--ciphertext", ciphertext))
     assert answer["count"] == 3
 
 
-def test_one_byte_too_many_is_refused_with_the_limit(keyed: Cli) -> None:
+def test_one_byte_too_many_is_refused_with_the_limit(keyed: InstanceCli) -> None:
     result = keyed("encrypt", "--plaintext", "-", stdin=b"a" * 42891)
     assert result.returncode != 0
     assert b"42890" in result.stderr
     assert result.stdout == b""
 
 
-def test_quiet_says_nothing(keyed: Cli) -> None:
+def test_quiet_says_nothing(keyed: InstanceCli) -> None:
     ciphertext = keyed.done("encrypt", "--plaintext", "x").decode().strip()
     result = keyed("decrypt", "-q", "--ciphertext", ciphertext)
     assert (result.returncode, result.stdout) == (0, b"Count 'a': 0\n")

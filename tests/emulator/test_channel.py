@@ -39,19 +39,6 @@ def test_each_thread_gets_the_response_to_its_own_request(transport: SocketTrans
     ]
 
 
-def test_requests_do_not_wait_for_the_response_to_another() -> None:
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with near, far, ThreadPoolExecutor(2) as threads:
-        transport = SocketTransport(near)
-        first = threads.submit(transport.exchange, b"first")
-        assert far.recv(100) == b"first"
-        second = threads.submit(transport.exchange, b"second")
-        assert far.recv(100) == b"second", "it came before the first was answered"
-        far.send(b"to the first")
-        far.send(b"to the second")
-        assert (first.result(5), second.result(5)) == (b"to the first", b"to the second")
-
-
 def test_a_request_that_is_too_long_is_refused_as_by_the_driver(transport: SocketTransport) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)) as caught:
         transport.exchange(bytes(REQUEST_MAX + 1))

@@ -1,17 +1,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import boto3
-import cbor2
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -20,19 +15,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
+from emulator import Emulator
 from emulator.documents import attestation_document
-from emulator.identity import AccessKey, CredentialStore, Instance
-from emulator.kms.errors import KmsError
-from emulator.kms.fields import Fields
-from emulator.kms.keys import with_algorithms
-from emulator.kms.server import KmsServer
-from emulator.kms.service import KmsService
-from emulator.kms.sigv4 import Authenticator
-from emulator.kms.store import KeyStore
+from emulator.identity import Instance
 from emulator.pki import NitroPki
-from emulator.tls import create_server_identity
 from foobar_enclave.cms import decrypt_enveloped_data
-from foobar_instance.attestation import Verifier
 from foobar_shared.key_policy import key_policy
 
 if TYPE_CHECKING:
@@ -53,23 +40,20 @@ def spki(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
 
 
 RSA_SPKI = spki(RSA_KEY)
-REGISTERS = dict.fromkeys(range(16), bytes(48)) | {0: PCR0}
+PCRS = dict.fromkeys(range(16), bytes(48)) | {0: PCR0}
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Kms:
-    """A running KMS and clients of it."""
+    """The emulator's KMS, as its clients see it."""
 
-    connect: Callable[[AccessKey], KMSClient]
-    credentials: CredentialStore
+    emulator: Emulator
     role: KMSClient
     root: KMSClient
-    pki: NitroPki
-    service: KmsService
 
     def create(self, **changes: object) -> str:
         members: dict[str, Any] = {
@@ -84,13 +68,13 @@ class Kms:
         self,
         *,
         pki: NitroPki | None = None,
-        pcrs: Mapping[int, bytes] = REGISTERS,
+        pcrs: Mapping[int, bytes] = PCRS,
         timestamp: datetime | None = None,
         public_key: bytes | None = RSA_SPKI,
     ) -> bytes:
         now = utc_now()
         return attestation_document(
-            (pki or self.pki).issue(MODULE, now=now - timedelta(minutes=20)),
+            (pki or self.emulator.pki).issue(MODULE, now=now - timedelta(minutes=20)),
             module_id=MODULE,
             pcrs=pcrs,
             timestamp=timestamp or now,
@@ -103,7 +87,7 @@ class Kms:
         document: bytes | None,
         *,
         client: KMSClient | None = None,
-        changes: Mapping[str, Any] = MappingProxyType({}),
+        **changes: object,
     ) -> Mapping[str, Any]:
         members: dict[str, Any] = {
             "KeyId": key_id,
@@ -115,50 +99,13 @@ class Kms:
                 "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
                 "AttestationDocument": document,
             }
-        return (client or self.role).derive_shared_secret(**(members | dict(changes)))
+        return (client or self.role).derive_shared_secret(**(members | changes))
 
 
 @pytest.fixture(scope="module")
-def kms(pki: NitroPki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kms]:
-    directory = tmp_path_factory.mktemp("kms")
-    identity = create_server_identity(host_names=["kms.us-east-1.amazonaws.com"], now=utc_now())
-    (directory / "ca.pem").write_bytes(identity.ca_certificate)
-    credentials = CredentialStore()
-    store = KeyStore(region=INSTANCE.region, account_id=INSTANCE.account_id)
-    service = KmsService(INSTANCE, store, Verifier(root=pki.root), clock=utc_now)
-    authenticator = Authenticator(credentials, region=INSTANCE.region, clock=utc_now)
-    tls = identity.server_context(directory)
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        KmsServer(authenticator, service.perform, tls=tls) as server,
-    ):
-        patch.setenv("NO_PROXY", "localhost,127.0.0.1")
-
-        def connect(key: AccessKey) -> KMSClient:
-            return _client(server, directory / "ca.pem", key)
-
-        yield Kms(
-            connect=connect,
-            credentials=credentials,
-            role=connect(credentials.session(INSTANCE.role_session(), now=utc_now())),
-            root=connect(credentials.long_term_key(INSTANCE.root())),
-            pki=pki,
-            service=service,
-        )
-    store.forget()
-
-
-def _client(server: KmsServer, ca_file: Path, key: AccessKey) -> KMSClient:
-    return boto3.client(
-        "kms",
-        region_name=INSTANCE.region,
-        endpoint_url=server.endpoint,
-        verify=str(ca_file),
-        aws_access_key_id=key.access_key_id,
-        aws_secret_access_key=key.secret_access_key,
-        aws_session_token=key.token,
-        config=Config(retries={"total_max_attempts": 1}, parameter_validation=False),
-    )
+def kms(nitro_emulator: Emulator) -> Kms:
+    root = nitro_emulator.credentials.long_term_key(INSTANCE.root())
+    return Kms(nitro_emulator, nitro_emulator.kms_client(), nitro_emulator.kms_client(root))
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +174,8 @@ def test_create_key_describes_the_key_as_kms_does(kms: Kms) -> None:
 def test_create_key_needs_iam(kms: Kms) -> None:
     stranger = INSTANCE.role_session()
     without = type(stranger)(stranger.account_id, stranger.arn, stranger.principal_arns, ())
-    client = kms.connect(kms.credentials.new_session(without, now=utc_now()))
+    key = kms.emulator.credentials.long_term_key(without)
+    client = kms.emulator.kms_client(key)
     code, message = refused(client.create_key)
     assert code == "AccessDeniedException"
     assert "no identity-based policy allows the kms:CreateKey action" in message
@@ -251,27 +199,20 @@ def test_a_policy_for_a_role_that_does_not_exist_is_refused(kms: Kms) -> None:
     assert (code, "invalid principals" in message) == ("MalformedPolicyDocumentException", True)
 
 
-def test_a_policy_that_is_not_json_is_refused(kms: Kms) -> None:
-    assert code_of(lambda: kms.create(Policy="{")) == "MalformedPolicyDocumentException"
-
-
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"KeySpec": "RSA_2048"}, "ValidationException"),
-        ({"KeySpec": "ECC_SECG_P256K1"}, "ValidationException"),
-        ({"KeySpec": "SYMMETRIC_DEFAULT"}, "ValidationException"),
         ({"KeyUsage": "ENCRYPT_DECRYPT"}, "ValidationException"),
         ({"KeyUsage": None}, "ValidationException"),
-        ({"KeyUsage": "EVERYTHING"}, "ValidationException"),
-        ({"KeySpec": "ML_DSA_44"}, "UnsupportedOperationException"),
+        ({"KeySpec": None}, "UnsupportedOperationException"),
+        ({"KeySpec": "RSA_2048"}, "UnsupportedOperationException"),
         ({"Origin": "EXTERNAL"}, "UnsupportedOperationException"),
-        ({"CustomerMasterKeySpec": "ECC_NIST_P256"}, "ValidationException"),
-        ({"MultiRegion": "yes"}, "SerializationException"),
-        ({"Description": "x" * 8193}, "ValidationException"),
+        ({"MultiRegion": True}, "UnsupportedOperationException"),
+        ({"Policy": "{"}, "MalformedPolicyDocumentException"),
+        ({"Policy": "x" * 131073}, "ValidationException"),
     ],
 )
-def test_specs_that_do_not_go_together_are_refused(
+def test_a_key_that_kms_does_not_make_is_refused(
     kms: Kms, changes: dict[str, Any], code: str
 ) -> None:
     members = {name: value for name, value in changes.items() if value is not None}
@@ -301,17 +242,9 @@ def test_the_policy_is_given_back_byte_for_byte(kms: Kms, key_id: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "key_id",
-    [
-        "00000000-0000-0000-0000-000000000000",
-        "alias/none",
-        "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000",
-        "x",
-    ],
-)
-def test_a_key_that_is_not_there(kms: Kms, key_id: str) -> None:
-    code, message = refused(lambda: kms.root.describe_key(KeyId=key_id))
+@pytest.mark.parametrize("name", ["00000000-0000-0000-0000-000000000000", "alias/none"])
+def test_a_key_that_is_not_there(kms: Kms, name: str) -> None:
+    code, message = refused(lambda: kms.root.describe_key(KeyId=name))
     assert (code, "does not exist" in message) == ("NotFoundException", True)
 
 
@@ -360,25 +293,6 @@ def test_what_is_allowed_and_not_offered_says_so(kms: Kms) -> None:
     assert code == "UnsupportedOperationException"
     assert code_of(kms.root.list_keys) == "UnsupportedOperationException"
     assert code_of(kms.role.list_keys) == "AccessDeniedException"
-
-
-def test_an_operation_that_kms_does_not_have(kms: Kms) -> None:
-    with pytest.raises(KmsError) as error:
-        kms.service.perform("Nonsense", Fields({}), INSTANCE.root())
-    assert error.value.code == "UnknownOperationException"
-
-
-def test_a_symmetric_key_has_no_public_key(kms: Kms) -> None:
-    own = kms.create(
-        KeySpec="SYMMETRIC_DEFAULT", KeyUsage="ENCRYPT_DECRYPT", Policy=default_policy()
-    )
-    code, message = refused(lambda: kms.role.get_public_key(KeyId=own))
-    assert (code, "no public key" in message) == ("UnsupportedOperationException", True)
-
-
-def test_nothing_that_kms_leaves_out_is_null() -> None:
-    members: dict[str, object] = {"KeyUsage": "SIGN_VERIFY", "SigningAlgorithms": ["x"], "Y": None}
-    assert with_algorithms(members) == {"KeyUsage": "SIGN_VERIFY", "SigningAlgorithms": ["x"]}
 
 
 def test_a_policy_is_put_where_it_is_allowed(kms: Kms) -> None:
@@ -431,11 +345,6 @@ def test_a_stale_document_is_refused(kms: Kms, key_id: str) -> None:
     assert (code, "five-minute age limit" in message) == ("ValidationException", True)
 
 
-def test_a_document_from_the_future_is_refused(kms: Kms, key_id: str) -> None:
-    document = kms.document(timestamp=utc_now() + timedelta(hours=1))
-    assert code_of(lambda: kms.derive(key_id, document)) == "ValidationException"
-
-
 def test_a_forged_signature_is_refused(kms: Kms, key_id: str) -> None:
     document = bytearray(kms.document())
     document[-1] ^= 1
@@ -446,23 +355,8 @@ def test_a_forged_signature_is_refused(kms: Kms, key_id: str) -> None:
     )
 
 
-def test_a_changed_payload_is_refused(kms: Kms, key_id: str) -> None:
-    protected, unprotected, payload, signature = cbor2.loads(
-        kms.document(pcrs=dict.fromkeys(range(16), bytes(48)))
-    )
-    forged = payload.replace(b"\x00\x58\x30" + bytes(48), b"\x00\x58\x30" + PCR0, 1)
-    assert forged != payload
-    document = cbor2.dumps([protected, unprotected, forged, signature])
-    assert code_of(lambda: kms.derive(key_id, document)) == "ValidationException"
-
-
 def test_another_root_is_refused(kms: Kms, key_id: str) -> None:
     document = kms.document(pki=NitroPki.create(now=utc_now()))
-    assert code_of(lambda: kms.derive(key_id, document)) == "ValidationException"
-
-
-@pytest.mark.parametrize("document", [b"x", b"\x84", bytes(1000)])
-def test_what_is_no_document_is_refused(kms: Kms, key_id: str, document: bytes) -> None:
     assert code_of(lambda: kms.derive(key_id, document)) == "ValidationException"
 
 
@@ -524,18 +418,16 @@ def test_without_condition_and_recipient_the_secret_is_in_clear(kms: Kms) -> Non
         ({"PublicKey": b"x"}, "ValidationException"),
         ({"PublicKey": spki(ec.generate_private_key(ec.SECP384R1()))}, "ValidationException"),
         ({"PublicKey": spki(RSA_KEY)}, "ValidationException"),
-        ({"PublicKey": bytes(8193)}, "ValidationException"),
         ({"KeyAgreementAlgorithm": "DH"}, "ValidationException"),
         ({"GrantTokens": ["x"]}, "InvalidGrantTokenException"),
         ({"DryRun": True}, "DryRunOperationException"),
-        ({"Recipient": {}}, "ValidationException"),
         ({"KeyId": "x"}, "NotFoundException"),
     ],
 )
 def test_bad_requests_are_refused(
     kms: Kms, key_id: str, changes: dict[str, Any], code: str
 ) -> None:
-    assert code_of(lambda: kms.derive(key_id, kms.document(), changes=changes)) == code
+    assert code_of(lambda: kms.derive(key_id, kms.document(), **changes)) == code
 
 
 def test_another_wrapping_algorithm_is_refused(kms: Kms, key_id: str) -> None:
@@ -543,10 +435,7 @@ def test_another_wrapping_algorithm_is_refused(kms: Kms, key_id: str) -> None:
         "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_1",
         "AttestationDocument": kms.document(),
     }
-    assert (
-        code_of(lambda: kms.derive(key_id, None, changes={"Recipient": recipient}))
-        == "ValidationException"
-    )
+    assert code_of(lambda: kms.derive(key_id, None, Recipient=recipient)) == "ValidationException"
 
 
 def test_a_key_for_signing_derives_nothing(kms: Kms) -> None:
@@ -588,19 +477,7 @@ def test_a_deletion_is_cancelled_where_that_is_allowed(kms: Kms) -> None:
     assert kms.root.describe_key(KeyId=own)["KeyMetadata"]["KeyState"] == "Disabled"
 
 
-@pytest.mark.parametrize("days", [0, 6, 31, True])
+@pytest.mark.parametrize("days", [6, 31])
 def test_the_waiting_period_is_bounded(kms: Kms, key_id: str, days: int) -> None:
     call = lambda: kms.root.schedule_key_deletion(KeyId=key_id, PendingWindowInDays=days)  # noqa: E731
-    assert code_of(call) in ("ValidationException", "SerializationException")
-
-
-def test_keys_are_forgotten_with_their_store() -> None:
-    first, second = (
-        KeyStore(region=INSTANCE.region, account_id=INSTANCE.account_id) for _ in range(2)
-    )
-    members = {"KeySpec": "ECC_NIST_P256", "KeyUsage": "KEY_AGREEMENT", "Policy": POLICY}
-    key_id = str(first.create(members)["KeyId"])
-    assert first.find(key_id) is not None
-    assert second.find(key_id) is None, "another emulator's key"
-    first.forget()
-    assert first.find(key_id) is None
+    assert code_of(call) == "ValidationException"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
+from cryptography.x509.oid import ExtensionOID
 
 from emulator.documents import attestation_document
 from emulator.pki import NitroChain, NitroPki
@@ -67,21 +67,6 @@ def test_the_shape_is_that_of_a_genuine_certificate(issued: NitroChain, level: s
     genuine = parse_attestation(latest.read())
     ours = certificates(issued.cabundle, issued.certificate)[level]
     assert shape(ours) == shape(certificates(genuine.cabundle, genuine.certificate)[level])
-
-
-def test_what_the_chain_is_without_a_genuine_one_beside_it(issued: NitroChain) -> None:
-    found = certificates(issued.cabundle, issued.certificate)
-    for level, certificate in found.items():
-        assert curve(certificate) == "secp384r1"
-        assert certificate.signature_algorithm_oid == SignatureAlgorithmOID.ECDSA_WITH_SHA384
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-        lengths = {"regional": 2, "zonal": 1, "instance": 0}
-        assert constraints.critical
-        assert constraints.value == x509.BasicConstraints(level != "leaf", lengths.get(level))
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage)
-        assert usage.critical is (level != "leaf")
-        assert usage.value.key_cert_sign is (level != "leaf")
-        assert usage.value.digital_signature is (level != "instance")
 
 
 def test_each_certificate_issues_the_next(issued: NitroChain, pki: NitroPki) -> None:

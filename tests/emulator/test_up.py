@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -18,9 +19,9 @@ from botocore.exceptions import ClientError
 
 from emulator import Emulator
 from emulator.errors import EnclaveFailedError, NotUpError, StateDirectoryError
-from emulator.measurements import measure_enclave
+from emulator.image_measurements import measure_enclave
 from emulator.state import read_environment
-from foobar_instance.attestation import Attestation, verify_attestation
+from foobar_instance.attestation import Attestation, parse_attestation, verify_attestation
 from foobar_shared.addresses import Address, connect, parse_address
 from foobar_shared.framing import LineSocket
 from foobar_shared.key_policy import key_policy
@@ -40,33 +41,29 @@ def short_directory() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="fe-")
 
 
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    with short_directory() as path:
-        yield Path(path) / "emulator"
+@pytest.fixture
+def emulator(nitro_emulator: Emulator) -> Iterator[Emulator]:
+    yield nitro_emulator
+    for name in ("further", "brief"):
+        with contextlib.suppress(KeyError):
+            nitro_emulator.stop_enclave(name)
 
 
-@pytest.fixture(scope="module")
-def emulator(directory: Path) -> Iterator[Emulator]:
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        (directory.parent / "console").open("wb") as console,
-        Emulator(directory, console=console) as emulator,
-    ):
-        patch.setenv("NO_PROXY", "localhost,127.0.0.1")
-        yield emulator
-
-
-def attest(address: Address, emulator: Emulator) -> Attestation:
+def ask(address: Address, nonce: bytes | None = None) -> bytes:
+    """An attestation document of the enclave at an address."""
     with connect(address, seconds=SECONDS) as connection:
         lines = LineSocket(connection)
-        lines.send_line(encode_request(GetAttestationRequest(NONCE)), within=SECONDS)
+        lines.send_line(encode_request(GetAttestationRequest(nonce)), within=SECONDS)
         line = lines.read_line(idle=SECONDS, within=SECONDS)
     assert line is not None
     response = parse_response(line)
     assert isinstance(response, AttestationResponse)
+    return response.attestation
+
+
+def attest(address: Address, emulator: Emulator) -> Attestation:
     return verify_attestation(
-        response.attestation,
+        ask(address, NONCE),
         root=emulator.pki.root,
         at=datetime.now(UTC),
         nonce=NONCE,
@@ -102,10 +99,10 @@ def test_the_enclaves_own_attestation_opens_its_own_key(emulator: Emulator) -> N
         BypassPolicyLockoutSafetyCheck=True,
     )["KeyMetadata"]
     public_key = role.get_public_key(KeyId=metadata["KeyId"])["PublicKey"]
-    other = emulator.start_enclave("other", measured=b"another image")
+    other = emulator.start_enclave("further", measured=b"another image")
 
     def derive(address: Address) -> bytes:
-        document = _document(address)
+        document = ask(address)
         return role.derive_shared_secret(
             KeyId=metadata["KeyId"],
             KeyAgreementAlgorithm="ECDH",
@@ -121,31 +118,21 @@ def test_the_enclaves_own_attestation_opens_its_own_key(emulator: Emulator) -> N
         derive(other.address)
 
 
-def _document(address: Address) -> bytes:
-    with connect(address, seconds=SECONDS) as connection:
-        lines = LineSocket(connection)
-        lines.send_line(encode_request(GetAttestationRequest()), within=SECONDS)
-        line = lines.read_line(idle=SECONDS, within=SECONDS)
-    assert line is not None
-    response = parse_response(line)
-    assert isinstance(response, AttestationResponse)
-    return response.attestation
-
-
 def test_further_enclaves_differ_in_what_was_asked_for(emulator: Emulator) -> None:
-    debug = emulator.start_enclave("debug", debug=True)
+    debug = emulator.start_enclave("further", debug=True)
     attestation = attest(debug.address, emulator)
     assert attestation.is_debug
     assert [attestation.pcrs[index] for index in (0, 1, 2, 8)] == [bytes(48)] * 4
     assert attestation.pcrs[4] == emulator.enclave.pcrs[4]
     assert debug.measurements == emulator.enclave.measurements, "the image is the same"
-    assert emulator.measurements_path("debug").read_text() == (
+    assert emulator.measurements_path("further").read_text() == (
         emulator.measurements_path().read_text()
     )
 
 
 def test_an_enclave_can_have_a_clock_of_its_own(emulator: Emulator) -> None:
-    late = emulator.start_enclave("late", clock=lambda: datetime.now(UTC) - timedelta(minutes=10))
+    ago = timedelta(minutes=10)
+    late = emulator.start_enclave("further", clock=lambda: datetime.now(UTC) - ago)
     age = datetime.now(UTC) - attest(late.address, emulator).timestamp
     assert timedelta(minutes=9) < age < timedelta(minutes=11)
 
@@ -158,10 +145,10 @@ def test_a_name_is_used_once_and_fits_a_path(emulator: Emulator) -> None:
 
 
 def test_an_enclave_ends_cleanly(emulator: Emulator) -> None:
-    enclave = emulator.start_enclave("clean")
-    assert emulator.stop_enclave("clean") == 0
+    enclave = emulator.start_enclave("further")
+    assert emulator.stop_enclave("further") == 0
     assert enclave.exit_code == 0
-    assert emulator.start_enclave("clean").exit_code is None, "the name is free again"
+    assert emulator.start_enclave("further").exit_code is None, "the name is free again"
 
 
 def test_an_enclave_that_ends_by_itself_is_noticed(emulator: Emulator) -> None:
@@ -174,17 +161,6 @@ def test_an_enclave_that_ends_by_itself_is_noticed(emulator: Emulator) -> None:
     with pytest.raises(EnclaveFailedError, match="ended with exit code -9"):
         brief.wait_until_ready()
     assert emulator.stop_enclave("brief") == -9
-
-
-def test_the_environment_leads_nowhere_else(emulator: Emulator) -> None:
-    base = {"AWS_PROFILE": "mine", "AWS_ACCESS_KEY_ID": "AKIA", "PATH": "/bin"}
-    environment = emulator.process_environment(base)
-    assert not environment.keys() & {"AWS_PROFILE", "AWS_ACCESS_KEY_ID"}
-    assert environment["PATH"] == "/bin"
-    assert environment.items() >= emulator.environment.items()
-    assert (
-        environment["AWS_CONFIG_FILE"] == environment["AWS_SHARED_CREDENTIALS_FILE"] == "/dev/null"
-    )
 
 
 def test_every_file_is_private(emulator: Emulator) -> None:
@@ -298,10 +274,18 @@ def variables_of_a_shell(directory: Path) -> dict[str, str]:
     return dict(item.split("=", 1) for item in shell.stdout.decode().split("\0") if item)
 
 
-def test_ctrl_c_ends_a_debug_enclave_too() -> None:
-    with short_directory() as parent, Up(Path(parent) / "e", "--debug-mode") as up:
-        up.end(signal.SIGINT)
+def test_several_enclaves_and_ctrl_c() -> None:
+    with short_directory() as parent:
+        with Up(directory := Path(parent) / "e", "--debug-mode", "--enclaves", "3") as up:
+            addresses = variables_of_a_shell(directory)["FOOBAR_ENCLAVE"].split(" ")
+            modules = {parse_attestation(ask(parse_address(text))).module_id for text in addresses}
+            up.end(signal.SIGINT)
         assert list(Path(parent).iterdir()) == []
+        assert len(modules) == 3
+        refused = run("up", "--directory", f"{parent}/a b", "--enclaves", "2")
+        assert (refused.returncode, "white space" in refused.stderr) == (1, True)
+    names = ("enclave", "enclave-2", "enclave-3")
+    assert addresses == [f"unix:{directory}/{name}.sock" for name in names]
     assert up.process.returncode == 0
 
 
@@ -341,6 +325,6 @@ def test_env_answers_without_loading_the_emulator(tmp_path: Path) -> None:
     code = (
         "import sys; from click.testing import CliRunner; from emulator.__main__ import main;"
         f"CliRunner().invoke(main, ['env', '--directory', {str(tmp_path)!r}]);"
-        "sys.exit(bool({'moto', 'boto3'} & sys.modules.keys()))"
+        "sys.exit(bool({'boto3', 'cryptography'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from emulator.pki import NitroPki
-from emulator.pki import _Authority as NitroAuthority
+from emulator.pki import Certified, NitroPki
 from emulator.tls import create_server_identity
 
 REGION: Final = "us-east-1"
@@ -54,7 +53,7 @@ def create(now: datetime) -> Authorities:
 
 def save(authorities: Authorities, folder: Path) -> None:
     """Keep `authorities` in `folder`: PARENTS_FILES as NAME.pem, and the Nitro root's key."""
-    key = authorities.pki._root.key
+    key = authorities.pki.issuer.key
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     for name in PARENTS_FILES:
         _write(folder / f"{name}.pem", getattr(authorities, name))
@@ -68,7 +67,7 @@ def load(folder: Path) -> Authorities:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise TypeError("the Nitro root's key is on no elliptic curve")
     root = x509.load_pem_x509_certificate(files["nitro_root"])
-    return Authorities(pki=NitroPki(NitroAuthority(root, key), REGION), **files)
+    return Authorities(pki=NitroPki(Certified(root, key), REGION), **files)
 
 
 def _write(path: Path, data: bytes) -> None:

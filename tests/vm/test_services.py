@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from emulator.identity import Instance
-from emulator.nsm import EmulatedNsm
+from emulator.virtual_nsm import EmulatedNsm
 from foobar_enclave.nsm import NsmDevice
 from foobar_shared.key_policy import key_policy
 from tests.vm.authorities import Authorities, create

@@ -17,12 +17,11 @@ from cryptography import x509
 
 from emulator.clock import utc_now
 from emulator.identity import CredentialStore, Instance
-from emulator.imds import Imds, ImdsServer
-from emulator.kms.server import KmsServer
-from emulator.kms.service import KmsService
-from emulator.kms.sigv4 import Authenticator
-from emulator.kms.store import KeyStore
+from emulator.imds import ImdsServer
+from emulator.kms_server import KmsServer
+from emulator.kms_service import KmsService
 from emulator.loopback import SocketAddress
+from emulator.sigv4 import Authenticator
 from foobar_instance.attestation import Verifier
 
 AUTHORITIES: Final = Path("/lab/authorities")
@@ -40,10 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
         instance, credentials = Instance(), CredentialStore()
-        store = KeyStore(region=instance.region, account_id=instance.account_id)
-        stack.callback(store.forget)
         root = x509.load_pem_x509_certificate((options.authorities / "nitro_root.pem").read_bytes())
-        service = KmsService(instance, store, Verifier(root=root), clock=utc_now)
+        service = KmsService(instance, Verifier(root=root), clock=utc_now)
         kms = stack.enter_context(
             KmsServer(
                 Authenticator(credentials, region=instance.region, clock=utc_now),
@@ -52,9 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 address=options.kms,
             )
         )
-        imds = stack.enter_context(
-            ImdsServer(Imds(instance, credentials, clock=utc_now), address=options.imds)
-        )
+        imds = stack.enter_context(ImdsServer(instance, credentials, address=options.imds))
         print(f"{READY}: KMS on port {kms.port}, metadata at {imds.endpoint}", flush=True)  # noqa: T201
         stop.wait()
 

@@ -16,8 +16,8 @@ from typing import Final
 import cbor2
 
 from emulator.identity import Instance
-from emulator.measurements import instance_pcrs
-from emulator.nsm import EmulatedNsm
+from emulator.image_measurements import instance_pcrs
+from emulator.virtual_nsm import EmulatedNsm
 from tests.vm.backends import Backends
 from tests.vm.eif import Image
 from tests.vm.guest import services

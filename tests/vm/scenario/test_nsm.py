@@ -10,7 +10,7 @@ import cbor2
 import pytest
 
 from emulator.identity import Instance
-from emulator.measurements import instance_pcrs
+from emulator.image_measurements import instance_pcrs
 from foobar_enclave.nsm import NSM_IOCTL_RAW
 from foobar_instance.attestation import Attestation, verify_attestation
 from tests.vm.guest import nsm_requests as asked

@@ -1,22 +1,17 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.cms import encrypt_for_recipient
+from emulator.recipient_cms import encrypt_for_recipient
 from foobar_enclave.cms import decrypt_enveloped_data
 from tests.support.vectors import vector_path
 
@@ -81,31 +76,6 @@ def test_names_the_recipient_by_the_hash_of_its_public_key(key: rsa.RSAPrivateKe
 def test_the_enclave_decrypts_it(plaintext: bytes) -> None:
     message = encrypt_for_recipient(plaintext, KEY.public_key())
     assert decrypt_enveloped_data(message, KEY) == plaintext
-
-
-def test_every_message_has_its_own_key_and_iv(key: rsa.RSAPrivateKey) -> None:
-    first, second = (encrypt_for_recipient(b"x" * 32, key.public_key()) for _ in range(2))
-    assert first[-60:] != second[-60:]
-    assert first != second
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command")
-def test_openssl_decrypts_it(key: rsa.RSAPrivateKey, tmp_path: Path) -> None:
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "key.pem").write_bytes(pem)
-    (tmp_path / "message.ber").write_bytes(
-        encrypt_for_recipient(b"attack at dawn", key.public_key())
-    )
-    arguments = ["-decrypt", "-inform", "DER", "-in", "message.ber", "-inkey", "key.pem"]
-    result = subprocess.run(
-        [str(shutil.which("openssl")), "cms", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-        timeout=30,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == b"attack at dawn"
 
 
 KEY = rsa.generate_private_key(65537, 2048)

@@ -1,6 +1,6 @@
 """What the emulated NSM measures: the enclave's own source in place of an enclave image file.
 
-AWS extends each register from 48 zero bytes: PCR = SHA-384(zeros || SHA-384(data)) for the image's
+AWS extends each PCR from 48 zero bytes: PCR = SHA-384(zeros || SHA-384(data)) for the image's
 parts, SHA-384(zeros || text) for role and instance (aws-nitro-enclaves-cli, docs.aws.amazon.com
 "Enclave's measurements").
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,10 +17,7 @@ import foobar_enclave
 import foobar_shared
 from emulator.identity import Instance
 
-PCR_BYTES: Final = 48
-ZERO: Final = bytes(PCR_BYTES)
-
-_COMPILED: Final = {".pyc", ".pyo"}
+ZERO: Final = bytes(48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +29,7 @@ class ImageMeasurements:
     pcr2: bytes
 
     def as_nitro_cli_json(self) -> str:
-        """The JSON that `nitro-cli build-enclave` prints."""
+        """Return the JSON that `nitro-cli build-enclave` prints."""
         measurements = {
             "HashAlgorithm": "Sha384 { ... }",
             "PCR0": self.pcr0.hex(),
@@ -44,44 +40,37 @@ class ImageMeasurements:
 
 
 def measure_enclave(extra: bytes = b"") -> ImageMeasurements:
-    """Measurements of the enclave's source as it is installed.
+    """Return the measurements of the enclave's source as it is installed.
 
     PCR0 covers everything, PCR1 what the application rests on (`foobar_shared`), PCR2 the
-    application (`foobar_enclave`).
-
-    Args:
-        extra: bytes measured along with the application, for an image that differs.
+    application (`foobar_enclave`) and `extra`, which stands for another application.
     """
-    base = b"".join(_image_parts(foobar_shared.__path__[0]))
-    application = b"".join(_image_parts(foobar_enclave.__path__[0])) + extra
-    return ImageMeasurements(
-        pcr0=_image_pcr(base + application), pcr1=_image_pcr(base), pcr2=_image_pcr(application)
-    )
+    base = _content(foobar_shared.__path__[0])
+    application = _content(foobar_enclave.__path__[0]) + extra
+    pcrs = (hashlib.sha384(part).digest() for part in (base + application, base, application))
+    return ImageMeasurements(*(_extended(digest) for digest in pcrs))
 
 
 def instance_pcrs(instance: Instance) -> dict[int, bytes]:
-    """PCR3 (the instance role's ARN) and PCR4 (the instance id), 48 bytes each."""
+    """Return PCR3 (the instance role's ARN) and PCR4 (the instance id), 48 bytes each."""
     return {3: _extended(instance.role_arn.encode()), 4: _extended(instance.instance_id.encode())}
 
 
 def pcr_bank(image: ImageMeasurements, instance: Instance, *, debug: bool) -> dict[int, bytes]:
-    """The non-zero registers of an enclave at its start; a debug enclave has no image's."""
+    """Return the non-zero PCRs of an enclave at its start; a debug enclave has no image's."""
     measured = {} if debug else {0: image.pcr0, 1: image.pcr1, 2: image.pcr2}
     return measured | instance_pcrs(instance)
 
 
-def _image_parts(package: str) -> Iterator[bytes]:
-    """Name and content of each file of a package, each with its length, in a fixed order."""
+def _content(package: str) -> bytes:
+    """Return name and content of each file of a package, each after its length."""
     root = Path(package)
-    for path in sorted(root.rglob("*"), key=lambda path: path.relative_to(root).as_posix()):
-        name = path.relative_to(root.parent).as_posix()
-        if path.is_file() and "__pycache__" not in path.parts and path.suffix not in _COMPILED:
-            for part in (name.encode(), path.read_bytes()):
-                yield len(part).to_bytes(8, "big") + part
-
-
-def _image_pcr(data: bytes) -> bytes:
-    return _extended(hashlib.sha384(data).digest())
+    content = b""
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            for part in (path.relative_to(root.parent).as_posix().encode(), path.read_bytes()):
+                content += len(part).to_bytes(8, "big") + part
+    return content
 
 
 def _extended(data: bytes) -> bytes:

@@ -16,16 +16,13 @@ from botocore.credentials import Credentials
 
 from emulator.clock import Clock
 from emulator.identity import AccessKey, CredentialStore, Principal
-from emulator.kms.errors import KmsError
+from emulator.kms_fault import KmsFault
 
 MAX_SKEW: Final = timedelta(minutes=5)
 
-_SERVICE: Final = "kms"
-_TIME_FORMAT: Final = "%Y%m%dT%H%M%SZ"
 _AUTHORIZATION: Final = re.compile(
     r"AWS4-HMAC-SHA256 "
-    r"Credential=(?P<key_id>[A-Z0-9]{16,128})/(?P<date>[0-9]{8})/(?P<region>[a-z0-9-]{1,64})/"
-    r"(?P<service>[a-z0-9-]{1,64})/aws4_request, ?"
+    r"Credential=(?P<key_id>[A-Z0-9]{16,128})/(?P<scope>[a-z0-9/-]{1,150})/aws4_request, ?"
     r"SignedHeaders=(?P<signed>[a-z0-9;-]{1,1024}), ?"
     r"Signature=(?P<signature>[0-9a-f]{64})",
     re.ASCII,
@@ -41,7 +38,7 @@ class HttpRequest:
 
 
 class Authenticator:
-    """Finds the caller of a request by its access key, and refuses what that key did not sign."""
+    """Find the caller of a request by its access key, and refuse what that key did not sign."""
 
     def __init__(self, credentials: CredentialStore, *, region: str, clock: Clock) -> None:
         self._credentials = credentials
@@ -49,23 +46,24 @@ class Authenticator:
         self._clock = clock
 
     def caller(self, request: HttpRequest) -> Principal:
-        """The principal that signed the request.
+        """Return the principal that signed the request.
 
         Raises:
-            KmsError: MissingAuthenticationTokenException, IncompleteSignatureException,
+            KmsFault: MissingAuthenticationTokenException, IncompleteSignatureException,
                 InvalidSignatureException, UnrecognizedClientException or ExpiredTokenException.
         """
         authorization = request.headers.get("authorization")
         if authorization is None:
-            raise KmsError("MissingAuthenticationTokenException", "Missing Authentication Token")
+            raise KmsFault("MissingAuthenticationTokenException", "Missing Authentication Token")
         parsed = _AUTHORIZATION.fullmatch(authorization)
         if parsed is None:
-            raise KmsError(
+            raise KmsFault(
                 "IncompleteSignatureException", "The Authorization header is not of SigV4's form."
             )
         signed = frozenset(parsed["signed"].split(";"))
-        self._check_scope(parsed, request, signed)
-        key = self._access_key(parsed["key_id"], request)
+        self._check_headers(request.headers, signed)
+        self._check_scope(parsed["scope"], request.headers["x-amz-date"])
+        key = self._access_key(parsed["key_id"], request.headers.get("x-amz-security-token", ""))
         expected = _signature(request, key, region=self._region, signed=signed)
         if not hmac.compare_digest(expected, parsed["signature"]):
             raise _invalid_signature(
@@ -74,35 +72,37 @@ class Authenticator:
             )
         return key.principal
 
-    def _check_scope(
-        self, parsed: re.Match[str], request: HttpRequest, signed: frozenset[str]
-    ) -> None:
-        if parsed["service"] != _SERVICE or parsed["region"] != self._region:
-            raise _invalid_signature(
-                f"Credential should be scoped to a valid region and service: {self._region}/kms."
-            )
-        present = {name for name in request.headers if name.startswith("x-amz-")}
-        if not {"host", "x-amz-date", "x-amz-target", *present} <= signed <= set(request.headers):
+    def _check_headers(self, headers: Mapping[str, str], signed: frozenset[str]) -> None:
+        present = {name for name in headers if name.startswith("x-amz-")}
+        if not {"host", "x-amz-date", "x-amz-target", *present} <= signed <= set(headers):
             raise _invalid_signature("Host and every x-amz- header must be a 'SignedHeader'.")
-        signed_at = _parse_time(request.headers["x-amz-date"])
-        if signed_at.strftime("%Y%m%d") != parsed["date"]:
-            raise _invalid_signature("Date in Credential scope does not match X-Amz-Date.")
+
+    def _check_scope(self, scope: str, date: str) -> None:
+        if scope != f"{date[:8]}/{self._region}/kms":
+            raise _invalid_signature(
+                "Credential should be scoped to the date of X-Amz-Date and to a valid region and "
+                f"service: {self._region}/kms."
+            )
+        try:
+            signed_at = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        except ValueError:
+            raise KmsFault(
+                "IncompleteSignatureException", "Date must be in ISO-8601 'basic format'."
+            ) from None
         if abs(self._clock() - signed_at) > MAX_SKEW:
             raise _invalid_signature(
-                f"Signature expired: {request.headers['x-amz-date']} is more than five minutes "
-                "from the time of this service."
+                f"Signature expired: {date} is more than five minutes from this clock."
             )
 
-    def _access_key(self, key_id: str, request: HttpRequest) -> AccessKey:
+    def _access_key(self, key_id: str, token: str) -> AccessKey:
         key = self._credentials.find(key_id)
-        token = request.headers.get("x-amz-security-token", "")
         if key is None or not hmac.compare_digest((key.token or "").encode(), token.encode()):
-            raise KmsError(
+            raise KmsFault(
                 "UnrecognizedClientException",
                 "The security token included in the request is invalid.",
             )
         if key.expires is not None and self._clock() >= key.expires:
-            raise KmsError(
+            raise KmsFault(
                 "ExpiredTokenException", "The security token included in the request is expired"
             )
         return key
@@ -113,23 +113,12 @@ def _signature(request: HttpRequest, key: AccessKey, *, region: str, signed: fro
     # The hash in the signature is of the body that came, whatever the header claims.
     if "x-amz-content-sha256" in headers:
         headers["x-amz-content-sha256"] = hashlib.sha256(request.body).hexdigest()
-    aws_request = AWSRequest(
-        method="POST", url=f"https://{headers['host']}/", headers=headers, data=request.body
-    )
+    aws_request = AWSRequest("POST", f"https://{headers['host']}/", headers, request.body)
     aws_request.context["timestamp"] = headers["x-amz-date"]
-    signer = SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), _SERVICE, region)
+    signer = SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), "kms", region)
     text = signer.string_to_sign(aws_request, signer.canonical_request(aws_request))
     return str(signer.signature(text, aws_request))
 
 
-def _parse_time(text: str) -> datetime:
-    try:
-        return datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=UTC)
-    except ValueError:
-        raise KmsError(
-            "IncompleteSignatureException", "Date must be in ISO-8601 'basic format'."
-        ) from None
-
-
-def _invalid_signature(message: str) -> KmsError:
-    return KmsError("InvalidSignatureException", message)
+def _invalid_signature(message: str) -> KmsFault:
+    return KmsFault("InvalidSignatureException", message)

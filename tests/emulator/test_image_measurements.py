@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import foobar_enclave
 import foobar_shared
 from emulator.identity import Instance
-from emulator.measurements import instance_pcrs, measure_enclave, pcr_bank
+from emulator.image_measurements import instance_pcrs, measure_enclave
 
 ZERO = bytes(48)
 
@@ -65,32 +64,9 @@ def test_a_name_and_a_content_cannot_stand_for_each_other(copied: Path) -> None:
     assert measure_enclave() != before
 
 
-def test_further_bytes_give_another_image() -> None:
-    plain, other = measure_enclave(), measure_enclave(b"other")
-    assert (plain.pcr0 != other.pcr0, plain.pcr1 == other.pcr1) == (True, True)
-
-
 def test_role_and_instance_are_measured_as_aws_does() -> None:
     arn = b"arn:aws:iam::123456789012:role/aws-nitro-enclave-foobar-iam-role"
     assert instance_pcrs(Instance()) == {
         3: hashlib.sha384(ZERO + arn).digest(),
         4: hashlib.sha384(ZERO + b"i-0123456789abcdef0").digest(),
-    }
-
-
-def test_a_debug_enclave_has_no_image() -> None:
-    image = measure_enclave()
-    assert pcr_bank(image, Instance(), debug=True) == instance_pcrs(Instance())
-    assert pcr_bank(image, Instance(), debug=False)[0] == image.pcr0
-
-
-def test_the_file_is_that_of_nitro_cli() -> None:
-    image = measure_enclave()
-    assert json.loads(image.as_nitro_cli_json()) == {
-        "Measurements": {
-            "HashAlgorithm": "Sha384 { ... }",
-            "PCR0": image.pcr0.hex(),
-            "PCR1": image.pcr1.hex(),
-            "PCR2": image.pcr2.hex(),
-        }
     }

@@ -10,23 +10,23 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from emulator.kms.errors import validation_error
-from emulator.kms.fields import Fields
+from emulator.kms_fault import invalid
 from foobar_instance.attestation import AttestationError, StaleAttestation, Verifier
+from foobar_shared.encoding import Fields
 
 MAX_AGE: Final = timedelta(minutes=5)
-MAX_DOCUMENT: Final = 262144  # KMS API, RecipientInfo
 
 _RSA_BITS: Final = 2048
 _ALGORITHM: Final = "RSAES_OAEP_SHA_256"
+_CONDITION: Final = "kms:recipientattestation:"
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Who asked, as the Nitro hypervisor attests it.
+    """An attested enclave.
 
-    `context` holds the condition keys in lower case: `kms:recipientattestation:pcr<n>` for each
-    register in the document and `...:imagesha384`, lower-case hexadecimal.
+    `context` maps condition keys in lower case (`kms:recipientattestation:pcr<n>` and
+    `...:imagesha384`) to lower-case hexadecimal.
     """
 
     public_key: rsa.RSAPublicKey
@@ -34,35 +34,32 @@ class Recipient:
 
 
 def verify_recipient(fields: Fields, verifier: Verifier, *, now: datetime) -> Recipient:
-    """The recipient in a request's `Recipient` member.
+    """Return the recipient in a request's `Recipient` member.
 
-    A debug enclave's document is as good as another: its zero registers fail the policy.
+    A debug enclave's document is taken: its zero PCRs fail the policy.
 
     Raises:
-        KmsError: ValidationException where the document does not verify, is older than five
+        KmsFault: ValidationException where the document does not verify, is older than five
             minutes, or holds no RSA-2048 public key.
+        MessageError: a member is missing or of another type.
     """
-    fields.choice("KeyEncryptionAlgorithm", {_ALGORITHM})
-    document = fields.blob("AttestationDocument", maximum=MAX_DOCUMENT)
+    if fields.text("KeyEncryptionAlgorithm") != _ALGORITHM:
+        raise invalid(f"KeyEncryptionAlgorithm must be {_ALGORITHM}.")
+    document = fields.data("AttestationDocument")
     try:
         attestation = verifier.verify(document, at=now, max_age=MAX_AGE, allow_debug=True)
     except StaleAttestation:
-        raise validation_error(
-            "The attestation document has exceeded the five-minute age limit."
-        ) from None
+        raise invalid("The attestation document has exceeded the five-minute age limit.") from None
     except AttestationError as error:
-        raise validation_error(f"KMS cannot parse the attestation document: {error}") from None
-    context = {
-        f"kms:recipientattestation:pcr{index}": value.hex()
-        for index, value in attestation.pcrs.items()
-    }
+        raise invalid(f"KMS cannot parse the attestation document: {error}") from None
+    context = {f"{_CONDITION}pcr{index}": pcr.hex() for index, pcr in attestation.pcrs.items()}
     if 0 in attestation.pcrs:
-        context["kms:recipientattestation:imagesha384"] = attestation.pcrs[0].hex()
+        context[f"{_CONDITION}imagesha384"] = attestation.pcrs[0].hex()
     return Recipient(_rsa_key(attestation.public_key), context)
 
 
 def _rsa_key(der: bytes | None) -> rsa.RSAPublicKey:
-    refusal = validation_error("The attestation document holds no RSA-2048 public key.")
+    refusal = invalid("The attestation document holds no RSA-2048 public key.")
     try:
         key = load_der_public_key(der or b"")
     except Exception as error:  # the library does not bound what it raises

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
-import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import cbor2
@@ -12,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.channel import SocketTransport, serve_requests
-from emulator.nsm import EmulatedNsm
 from emulator.pki import NitroPki
-from foobar_enclave.nsm import NsmDevice
+from emulator.virtual_nsm import EmulatedNsm
 from foobar_instance.attestation import Attestation, verify_attestation
 from tests.support.vectors import vector_path
 
@@ -215,12 +210,6 @@ def test_a_document_holds_the_locked_registers(
     assert attest(nsm, pki, clock).pcrs[16] == hashlib.sha384(ZERO + b"x").digest()
 
 
-def test_a_document_tells_the_modules_time(nsm: EmulatedNsm, pki: NitroPki, clock: Clock) -> None:
-    clock.now += timedelta(minutes=1, milliseconds=1)
-    stamp = attest(nsm, pki, clock).timestamp
-    assert abs(stamp - clock.now) < timedelta(milliseconds=1)
-
-
 def test_the_certificate_is_reused_and_reissued_before_it_expires(
     nsm: EmulatedNsm, pki: NitroPki, clock: Clock
 ) -> None:
@@ -231,38 +220,3 @@ def test_the_certificate_is_reused_and_reissued_before_it_expires(
     assert attest(nsm, pki, clock).certificate != first.certificate
     clock.now -= timedelta(hours=1)
     attest(nsm, pki, clock)
-
-
-@pytest.fixture
-def device(nsm: EmulatedNsm) -> Iterator[NsmDevice]:
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    thread = threading.Thread(target=serve_requests, args=(near, nsm.exchange))
-    thread.start()
-    yield NsmDevice(transport=SocketTransport(far))
-    far.close()
-    thread.join()
-    near.close()
-
-
-def test_the_enclaves_own_driver_works_on_it(
-    device: NsmDevice, pki: NitroPki, clock: Clock
-) -> None:
-    assert device.describe().module_id == MODULE
-    assert device.describe_pcr(0).data == b"\1" * 48
-    assert device.random() == bytes(range(256))
-    largest = bytes(1024)
-    document = device.attest(user_data=largest, nonce=largest, public_key=largest)
-    assert verify_attestation(document, root=pki.root, at=clock.now).user_data == largest
-
-
-def test_a_request_that_the_kernel_would_refuse_is_refused() -> None:
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with near, far, pytest.raises(OSError, match="too long"):
-        SocketTransport(far).exchange(bytes(4097))
-
-
-def test_a_module_that_is_gone_is_an_error() -> None:
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    near.close()
-    with far, pytest.raises(OSError):  # noqa: PT011 - EPIPE or EIO
-        SocketTransport(far).exchange(b"x")

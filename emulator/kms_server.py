@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from emulator.identity import Principal
-from emulator.kms.errors import KmsError
-from emulator.kms.fields import Fields
-from emulator.kms.sigv4 import Authenticator, HttpRequest
+from emulator.kms_fault import KmsFault
 from emulator.loopback import ANY_LOOPBACK_PORT, LoopbackServer, QuietHandler, SocketAddress
-from foobar_shared.encoding import to_json
+from emulator.sigv4 import Authenticator, HttpRequest
+from foobar_shared.encoding import parse_json_object, to_json
+from foobar_shared.errors import MessageError
 
 MAX_BODY: Final = 512 * 1024
 """Longest request body in bytes; the largest attestation document is 350 kB in base64."""
@@ -22,8 +22,8 @@ MAX_BODY: Final = 512 * 1024
 _TARGET: Final = re.compile(r"TrentService\.([A-Za-z]{1,64})", re.ASCII)
 _CONTENT_TYPE: Final = "application/x-amz-json-1.1"
 
-Perform: TypeAlias = Callable[[str, Fields, Principal], Mapping[str, object]]
-"""Takes an operation's name, its request and its caller, and gives the answer's members."""
+Perform: TypeAlias = Callable[[str, Mapping[str, object], Principal], Mapping[str, object]]
+"""Takes an operation's name, its members and its caller, and returns the answer's members."""
 
 
 class KmsServer(LoopbackServer):
@@ -47,16 +47,20 @@ class KmsServer(LoopbackServer):
         return f"https://localhost:{self.port}"
 
     def answer(self, request: HttpRequest) -> Mapping[str, object]:
-        """The members of the answer to a request.
+        """Return the members of the answer to a request.
 
         Raises:
-            KmsError: the refusal to send instead.
+            KmsFault: the refusal to send instead.
         """
         target = _TARGET.fullmatch(request.headers.get("x-amz-target", ""))
         if target is None or request.headers.get("content-type") != _CONTENT_TYPE:
-            raise KmsError("UnknownOperationException", "")
+            raise KmsFault("UnknownOperationException", "")
         caller = self._authenticator.caller(request)
-        return self._perform(target[1], Fields.parse(request.body), caller)
+        try:
+            members = parse_json_object(request.body)
+        except MessageError as error:
+            raise KmsFault("SerializationException", f"The body is {error}.") from None
+        return self._perform(target[1], members, caller)
 
 
 class _Handler(QuietHandler):
@@ -65,15 +69,10 @@ class _Handler(QuietHandler):
 
     def do_POST(self) -> None:  # noqa: N802 - http.server's name
         try:
-            if self.path != "/":
-                raise KmsError("UnknownOperationException", "")
             answer = self.server.answer(HttpRequest(self._headers(), self._body()))
-        except KmsError as error:
-            self._send(
-                error.status,
-                {"__type": error.code, "message": error.message},
-                {"x-amzn-ErrorType": error.code},
-            )
+        except KmsFault as fault:
+            members = {"__type": fault.code, "message": fault.message}
+            self._send(fault.status, members, {"x-amzn-ErrorType": fault.code})
         except Exception:  # noqa: BLE001 - shown here, and to the client it is KMS's fault
             traceback.print_exc()
             self._send(500, {"__type": "KMSInternalException", "message": ""}, {})
@@ -86,22 +85,11 @@ class _Handler(QuietHandler):
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"[0-9]{1,9}", length, re.ASCII) or int(length) > MAX_BODY:
-            raise KmsError(
+            raise KmsFault(
                 "RequestEntityTooLargeException", f"At most {MAX_BODY} bytes.", status=413
             )
         return self.rfile.read(int(length))
 
     def _send(self, status: int, members: Mapping[str, object], headers: Mapping[str, str]) -> None:
-        body = to_json(members)
-        # Where a request was refused, its body may not have been read.
-        self.close_connection = self.close_connection or status != 200
-        self.send_response(status)
-        self.send_header("Content-Type", _CONTENT_TYPE)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("x-amzn-RequestId", secrets.token_hex(16))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
+        fixed = {"Content-Type": _CONTENT_TYPE, "x-amzn-RequestId": secrets.token_hex(16)}
+        self.reply(status, to_json(members), fixed | dict(headers))
