@@ -175,17 +175,17 @@ class Job:
         self._name = name
         self._code: int | None = None
 
-    def finish(self) -> Completed:
+    def finish(self, *, seconds: float = SECONDS) -> Completed:
         """Wait for its end.
 
         Raises:
             LabError: It does not end in time; it is then killed.
         """
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + seconds
         while (code := self._exit_code()) is None:
             if time.monotonic() > deadline:
                 self.kill()
-                raise LabError(f"{self._name} does not end in {SECONDS:.0f} s")
+                raise LabError(f"{self._name} does not end in {seconds:.0f} s")
             time.sleep(POLL_SECONDS)
         stdout, stderr = (self._agent.read_file(f"{self._output}.{name}") for name in _STREAMS)
         return Completed(code, stdout, stderr)
