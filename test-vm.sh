@@ -1,9 +1,9 @@
 #!/bin/sh
 # Runs the whole job on two virtual machines, parent and enclave, with vsock between them.
 #
-# As root on Debian or Ubuntu, x86_64. Options: --keep FOLDER keeps the machines and their logs
-# there, --cache FOLDER keeps the packages between runs; other arguments go to pytest.
-# Exit code: 0 where all is well, 77 where this machine cannot do it, 1 otherwise.
+# As root on Debian, x86_64. Option: --cache DIRECTORY keeps Debian's packages between runs; other
+# arguments go to pytest.
+# Exit code: 0 if all tests passed, 77 if this machine lacks something, 1 otherwise.
 set -eu
 cd "$(dirname "$0")"
 

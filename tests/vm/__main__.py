@@ -1,118 +1,116 @@
-"""Builds the two-machine lab, and shows on it what its scenario says.
+"""Builds the two-machine lab, and runs its scenario.
 
-    python -m tests.vm [--keep FOLDER] [--cache FOLDER] [pytest's arguments]
+    python -m tests.vm [--cache DIRECTORY] [pytest's arguments]
 
-Exit code: 0 where all is well; 77 where this machine lacks what the lab needs, which is said;
-1 otherwise, and then the folder with the machines' consoles and complaints is named.
+Exit code: 0 if all tests passed; 77 if this machine lacks what the lab needs; 1 otherwise, and then
+the directory with the machines' consoles is named.
 """
 
 import argparse
-import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
 import pytest
 
-from tests.vm import accelerators, lab, preparation
-from tests.vm.errors import LabError, LabUnavailableError
-from tests.vm.preparation import PROJECT, UNAVAILABLE
+from tests.vm import images
+from tests.vm.images import Lab
+from tests.vm.parent_root import PROJECT
+from tests.vm.programs import UNAVAILABLE, LabError, LabUnavailableError
 
 SCENARIO: Final = PROJECT / "tests/vm/scenario"
 # Not /tmp, which may be in memory: all together takes more than a gigabyte.
-BELOW: Final = Path("/var/tmp")  # noqa: S108 - a folder of its own is made there
-RUN: Final = "run"  # of a lab's folder: what the machines leave
-LOGS: Final = (".console", ".qemu", ".agent", ".log")
-KEEP_MAX: Final = 80  # bytes of a path, as those of sockets are bounded (unix(7))
+BELOW: Final = Path("/var/tmp")  # noqa: S108 - a directory of its own is made there
 
 
-class Report:
-    """What is printed, with the time since the beginning."""
+@dataclass(frozen=True)
+class LabPlugin:
+    """What the scenario gets: the lab, and the directory for the machines' consoles."""
+
+    lab: Lab
+    logs: Path
+    __name__ = "lab"  # by which pytest knows the plugin
+
+
+class Counter:
+    """Counts the tests that passed, because pytest succeeds with skipped tests too."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._missing = 0
 
-    def say(self, text: str) -> None:
-        """One line on standard output."""
-        print(f"== {time.monotonic() - self._began:5.1f} s: {text}", flush=True)  # noqa: T201
+    @property
+    def all_passed(self) -> bool:
+        """Whether each test that was selected ran and passed."""
+        return self._missing == 0
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Count a skipped file."""
+        self._missing += report.skipped
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Count the tests to run."""
+        self._missing += len(session.items)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a test that passed."""
+        self._missing -= report.when == "call" and report.passed
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Build, run and clear up."""
+def run_scenario(arguments: Sequence[str], plugins: Sequence[object] = ()) -> int:
+    """Run pytest, and return 0 if each test that was selected ran and passed, or else 1."""
+    counter = Counter()
+    options = ["--verbose", "--durations=5", "-p", "no:cacheprovider"]
+    code = pytest.main([*options, *arguments], plugins=[counter, *plugins])
+    return 0 if code == 0 and counter.all_passed else 1
+
+
+def main() -> int:
+    """Build, run, and remove everything but the logs of a failure."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm")
-    parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="keep the lab and all logs in this new folder"
-    )
-    parser.add_argument(
-        "--cache", type=Path, metavar="FOLDER", help="keep Debian's packages there between runs"
-    )
-    options, pytest_arguments = parser.parse_known_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupted)
-    report = Report()
-    folder = _folder(options.keep, parser)
+    parser.add_argument("--cache", type=Path, help="keep Debian's packages in this directory")
+    options, arguments = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, _interrupt)
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"== {time.monotonic() - began:5.1f} s: {text}", flush=True)  # noqa: T201
+
+    directory = Path(tempfile.mkdtemp(prefix="lab.", dir=BELOW))
+    logs = directory / "logs"
+    logs.mkdir()
     code = 1
     try:
-        code = _run(folder, options.cache or folder / "cache", pytest_arguments, report)
+        cache = options.cache or directory / "cache"
+        lab = images.build_lab(directory, cache=cache, say=say)
+        code = run_scenario([*arguments, f"{SCENARIO}"], [LabPlugin(lab, logs)])
     except LabUnavailableError as error:
         print(f"python -m tests.vm: cannot run here: {error}", file=sys.stderr)  # noqa: T201
         code = UNAVAILABLE
-    except KeyboardInterrupt:
-        print("python -m tests.vm: interrupted", file=sys.stderr)  # noqa: T201
-    except LabError as error:
-        print(f"python -m tests.vm: {error}", file=sys.stderr)  # noqa: T201
+    except (LabError, KeyboardInterrupt) as error:
+        print(f"python -m tests.vm: {str(error) or 'interrupted'}", file=sys.stderr)  # noqa: T201
     finally:
-        _leave(folder, report, keep=options.keep is not None, failed=code not in {0, UNAVAILABLE})
-    if code == 0:
-        report.say("all is well")
+        _remove(directory, keep=logs if code == 1 else None)
+    say("all is well" if code == 0 else f"failed; the machines' consoles are in {logs}")
     return code
 
 
-def _run(folder: Path, cache: Path, arguments: Sequence[str], report: Report) -> int:
-    built, accelerator = preparation.prepare(folder, cache=cache, say=report.say)
-    lab.save(built, folder)
-    (folder / RUN).mkdir()
-    report.say("the scenario begins")
-    os.environ |= {lab.VARIABLE: f"{folder}", accelerators.VARIABLE: accelerator}
-    shown = ["--verbose", "--durations=10", "-p", "no:cacheprovider"]
-    code = pytest.main([*shown, *arguments, f"{SCENARIO}"])
-    report.say(f"the scenario has ended with {code}")
-    return 0 if code == 0 else 1
-
-
-def _folder(keep: Path | None, parser: argparse.ArgumentParser) -> Path:
+def _remove(directory: Path, *, keep: Path | None) -> None:
+    for path in directory.iterdir():
+        if path != keep and path.is_dir():
+            shutil.rmtree(path)
+        elif path != keep:
+            path.unlink()
     if keep is None:
-        return Path(tempfile.mkdtemp(prefix="lab.", dir=BELOW))
-    folder = keep.resolve()
-    if len(os.fsencode(folder)) > KEEP_MAX:
-        parser.error(f"{folder} is too long for the sockets in it: {KEEP_MAX} bytes at most")
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        parser.error(f"{folder} cannot be made: {error.strerror}")
-    return folder
+        directory.rmdir()
 
 
-def _leave(folder: Path, report: Report, *, keep: bool, failed: bool) -> None:
-    """Keeps what was asked for, or where something failed the logs, and nothing else."""
-    if keep:
-        report.say(f"the lab is kept in {folder}")
-    elif failed:
-        for path in sorted(folder.iterdir()):
-            if path.is_dir() and path.name != RUN:
-                shutil.rmtree(path)
-            elif path.is_file() and path.suffix not in LOGS:
-                path.unlink()
-        report.say(f"the machines' logs are in {folder}")
-    else:
-        shutil.rmtree(folder)
-
-
-def _interrupted(*_: object) -> NoReturn:
+def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 

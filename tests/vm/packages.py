@@ -1,276 +1,165 @@
-"""Gets the lab's software from Debian's archive: QEMU, a kernel, and a userland for machines.
+"""Gets QEMU, a kernel and the parent's userland from Debian's archive, without installing them.
 
-Nothing is installed and the system's own package lists stay as they are: apt works with lists and
-an empty database of its own, downloads only, and the packages are unpacked into folders. QEMU runs
-by the C library that was unpacked with it.
+apt works with package lists and an empty database of its own, only downloads, and `dpkg-deb -x`
+unpacks the packages. QEMU runs with the C library that was unpacked with it.
 
-    sid                  QEMU, which has vhost-user-vsock and the vhost-user test device (10.1+)
-    bookworm-backports   a kernel of 6.8 or later, as those have the Nitro security module's driver
-    bookworm             busybox and the userland, with Python 3.11
-
-The folder may be kept between runs: it is used again only where it was completed.
+    sid     QEMU 10.1 or later, which has the vhost-user test device
+    trixie  a kernel with the NSM driver (6.8 or later), Python 3.13, busybox, qemu-guest-agent
 """
 
-import fcntl
-import lzma
+import os
 import platform
-import re
 import shutil
-import subprocess
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.vm import sources
-from tests.vm.errors import LabUnavailableError
+from tests.vm.programs import LabUnavailableError, run
 
+VARIABLE: Final = "FOOBAR_LAB_DEBIAN"
+SUITES: Final = ("bookworm", "trixie", "forky", "duke", "stable", "testing", "unstable", "sid")
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-SOURCES: Final = Path("/etc/apt")
-RECIPE: Final = "2"  # of another one, a kept folder is made anew
 
 QEMU: Final = ("qemu-system-x86",)
-GUEST: Final = ("python3", "python3-pip", "busybox-static")
-KERNEL: Final = "linux-image-cloud-amd64"  # the package that depends on the newest kernel
-# Large, and nothing that QEMU is linked with.
-NOT_UNPACKED: Final = ("systemd", "libsystemd-shared", "libc-gconv-modules-extra", "dpkg", "tar")
-# In the order in which they are loaded.
-MODULES: Final = (
-    "net/vmw_vsock/vsock",
-    "net/vmw_vsock/vmw_vsock_virtio_transport_common",
-    "net/vmw_vsock/vmw_vsock_virtio_transport",
-    "drivers/misc/nsm",
-)
-DOWNLOAD_SECONDS: Final = 300.0
-STEP_SECONDS: Final = 120.0
+GUEST: Final = ("python3", "busybox-static", "qemu-guest-agent")
+KERNEL: Final = "linux-image-cloud-amd64"  # depends on the newest kernel package
+SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Software:
     """What the machines are made of.
 
-    `qemu` is the beginning of a command line: QEMU, and where it finds its firmware. `modules` are
-    in the order in which they are loaded. `guest` is a root folder with Python 3.11 and pip.
+    `qemu` is the start of a command line, `guest` a root directory with busybox, Python 3.13 and
+    qemu-ga, `modules` the kernel's directory of modules.
     """
 
     qemu: tuple[str, ...]
     kernel: Path
-    modules: tuple[Path, ...]
-    busybox: Path
+    modules: Path
     guest: Path
 
 
-def fetch(folder: Path) -> Software:
-    """The software below `folder`, downloaded where it is not there yet.
+def fetch(cache: Path) -> Software:
+    """Return the software in `cache`, downloaded if it is not complete there.
 
     Raises:
-        LabUnavailableError: this machine cannot have it; the text is one line and says why.
+        LabError: It cannot be downloaded; the text is one line.
     """
-    folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = folder / "software"
-        if not _complete(done):
-            _check_machine()
-            new = folder / "software.new"
-            for old in (new, done):
-                shutil.rmtree(old, ignore_errors=True)
-            _make(new)
-            new.rename(done)
-    return _software(done)
-
-
-def _complete(folder: Path) -> bool:
-    try:
-        return (folder / "recipe").read_text() == RECIPE
-    except OSError:
-        return False
+    directory = cache.resolve() / "software"
+    recipe = repr((QEMU, GUEST, KERNEL))
+    stamp = directory / "recipe"
+    if not stamp.exists() or stamp.read_text() != recipe:
+        _check_machine()
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        archive = _archive()
+        qemu = Apt(directory / "apt/sid", archive, "sid")
+        qemu.download(*QEMU)
+        qemu.unpack(directory / "qemu")
+        guest = Apt(directory / "apt/trixie", archive, "trixie")
+        guest.download(*GUEST)
+        guest.unpack(directory / "guest")
+        guest.download_kernel()
+        guest.unpack(directory / "kernel")
+        shutil.rmtree(directory / "apt")
+        stamp.write_text(recipe)
+    return _software(directory)
 
 
 def _check_machine() -> None:
     if platform.machine() != "x86_64":
         raise LabUnavailableError(f"the lab needs an x86_64 machine, not {platform.machine()}")
-    for tool in ("apt-get", "apt-cache", "apt-config", "dpkg-deb"):
-        if shutil.which(tool) is None:
-            raise LabUnavailableError(f"{tool} is missing: the lab is made of Debian's packages")
     if not KEYRING.exists():
         raise LabUnavailableError(f"{KEYRING} is missing: install debian-archive-keyring")
 
 
-def _make(folder: Path) -> None:
-    archive = sources.archive(SOURCES)
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        machines = pool.submit(_make_machines, folder, archive)
-        emulator = pool.submit(_make_qemu, folder, archive)
-        emulator.result()
-        machines.result()
-    shutil.rmtree(folder / "apt")
-    _software(folder)  # has to be all there
-    (folder / "recipe").write_text(RECIPE)
+def _archive() -> str:
+    """Return the URI of Debian's archive, from the variable or from apt's sources."""
+    if named := os.environ.get(VARIABLE):
+        return named
+    sources = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"]
+    listed = run([*sources, "Created-By: Packages"], doing="read apt's sources", seconds=SECONDS)
+    for line in listed.splitlines():
+        uri, suite, component = line.split()
+        if suite in SUITES and component == "main":
+            return uri
+    raise LabUnavailableError(f"apt has no archive of Debian: set {VARIABLE} to the URI of one")
 
 
-def _make_qemu(folder: Path, archive: str) -> None:
-    apt = Apt.create(folder / "apt/sid", archive, ("sid",))
-    _unpack(apt.download(QEMU), folder / "qemu")
-
-
-def _make_machines(folder: Path, archive: str) -> None:
-    apt = Apt.create(folder / "apt/bookworm", archive, ("bookworm", "bookworm-backports"))
-    _unpack(apt.download(GUEST), folder / "guest")
-    kernel = apt.dependency(KERNEL, "bookworm-backports", r"linux-image-\S+-cloud-amd64")
-    packages = apt.download_alone(kernel, "bookworm-backports")
-    _unpack(packages, folder / "kernel")
-    _unpack_modules(folder / "kernel", folder / "modules")
-
-
-@dataclass(frozen=True, slots=True)
 class Apt:
-    """apt-get with a configuration and a state of its own, below `folder`."""
+    """apt for one suite, with all its state in one directory."""
 
-    folder: Path
+    def __init__(self, directory: Path, archive: str, suite: str) -> None:
+        """Fetch the suite's package lists."""
+        self._suite = suite
+        self._packages = directory / "archives"
+        for name in ("lists/partial", "archives/partial"):
+            (directory / name).mkdir(parents=True)
+        (directory / "status").touch()
+        source = f"deb [arch=amd64 signed-by={KEYRING}] {archive} {suite} main\n"
+        (directory / "sources.list").write_text(source)
+        # The system's proxy settings still hold: they are in files that stay in use.
+        options = {
+            "Dir::Etc::sourcelist": f"{directory}/sources.list",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::Etc::preferences": "/dev/null",
+            "Dir::Etc::preferencesparts": "/dev/null",
+            "Dir::State": f"{directory}",
+            "Dir::State::status": f"{directory}/status",
+            "Dir::State::lists": f"{directory}/lists",
+            "Dir::Cache": f"{directory}",
+            "Dir::Cache::archives": f"{directory}/archives",
+            "APT::Architecture": "amd64",
+            "APT::Default-Release": "",
+            "APT::Sandbox::User": "",
+            "APT::Update::Error-Mode": "any",  # a list that cannot be fetched is an error
+            "Acquire::Languages": "none",
+            "Acquire::Retries": "2",
+            "Acquire::http::Timeout": "30",
+        }
+        self._options = [f"-o{name}={value}" for name, value in options.items()]
+        self._apt("apt-get", "update")
 
-    @classmethod
-    def create(cls, folder: Path, archive: str, suites: Sequence[str]) -> "Apt":
-        """With the lists of these suites fetched."""
-        for name in ("lists/partial", "archives/partial", "alone"):
-            (folder / name).mkdir(parents=True)
-        (folder / "status").touch()
-        lines = [f"deb [arch=amd64 signed-by={KEYRING}] {archive} {suite} main" for suite in suites]
-        (folder / "sources.list").write_text("\n".join([*lines, ""]))
-        # What the system says of proxies and the like holds here too; its hooks do not.
-        acquire = run(["apt-config", "dump", "Acquire"], doing="read apt's configuration")
-        (folder / "apt.conf").write_text(acquire + configuration(folder))
-        apt = cls(folder)
-        apt._get("update", doing=f"fetch the package lists of Debian {suites[0]}")
-        return apt
+    def download(self, *packages: str) -> None:
+        """Download packages and all that they depend on."""
+        self._apt("apt-get", "install", "--download-only", "--no-install-recommends", *packages)
 
-    def download(self, packages: Sequence[str]) -> list[Path]:
-        """These and all that they depend on."""
-        doing = f"fetch {packages[0]} and what it needs"
-        self._get("install", "--download-only", "--no-install-recommends", *packages, doing=doing)
-        return sorted((self.folder / "archives").glob("*.deb"))
+    def download_kernel(self) -> None:
+        """Download the newest kernel, without what it depends on."""
+        shown = self._apt("apt-cache", "depends", KERNEL)
+        kernels = [word for word in shown.split() if word.startswith("linux-image-6.")]
+        if len(kernels) != 1:
+            raise LabUnavailableError(f"{KERNEL} depends on {kernels}, not on one kernel")
+        self._apt("apt-get", "download", kernels[0])
 
-    def download_alone(self, package: str, suite: str) -> list[Path]:
-        """This one of a suite, without what it depends on."""
-        alone = self.folder / "alone"
-        self._get("download", f"{package}/{suite}", doing=f"fetch {package}", cwd=alone)
-        return sorted(alone.glob("*.deb"))
+    def unpack(self, directory: Path) -> None:
+        """Unpack all that was downloaded since the last time."""
+        # As Debian's base-files has them, which no package depends on.
+        for name in ("bin", "sbin", "lib", "lib64"):
+            (directory / "usr" / name).mkdir(parents=True)
+            (directory / name).symlink_to(f"usr/{name}")
+        for package in sorted(self._packages.glob("*.deb")):
+            command = ["dpkg-deb", "-x", f"{package}", f"{directory}"]
+            run(command, doing=f"unpack {package.name}", seconds=SECONDS)
+            package.unlink()
 
-    def dependency(self, package: str, suite: str, pattern: str) -> str:
-        """The name of the package that this one depends on, by its pattern."""
-        shown = self._run("apt-cache", "show", f"{package}/{suite}", doing=f"find {package}")
-        found = re.search(rf"^Depends:(?:.*[ ,])?({pattern})\b", shown, re.MULTILINE)
-        if found is None:
-            raise LabUnavailableError(
-                f"cannot find the kernel that {package} of {suite} stands for"
-            )
-        return found[1]
-
-    def _get(self, *arguments: str, doing: str, cwd: Path | None = None) -> None:
-        self._run("apt-get", "-qq", "--yes", *arguments, doing=doing, cwd=cwd)
-
-    def _run(self, *command: str, doing: str, cwd: Path | None = None) -> str:
-        configured = ["env", f"APT_CONFIG={self.folder / 'apt.conf'}", "LC_ALL=C", *command]
-        return run(configured, doing=doing, cwd=cwd, seconds=DOWNLOAD_SECONDS)
-
-
-def configuration(folder: Path) -> str:
-    """An apt.conf that keeps everything below `folder`, and reads nothing of the system's."""
-    settings = {
-        "Dir::Etc::main": "/dev/null",
-        "Dir::Etc::parts": "/dev/null",
-        "Dir::Etc::sourcelist": f"{folder}/sources.list",
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::Etc::preferences": "/dev/null",
-        "Dir::Etc::preferencesparts": "/dev/null",
-        "Dir::State": str(folder),
-        "Dir::State::status": f"{folder}/status",
-        "Dir::State::lists": f"{folder}/lists",
-        "Dir::Cache": str(folder),
-        "Dir::Cache::archives": f"{folder}/archives",
-        "Dir::Cache::pkgcache": "",
-        "Dir::Cache::srcpkgcache": "",
-        "APT::Architecture": "amd64",
-        "APT::Sandbox::User": "",
-        "APT::Update::Error-Mode": "any",  # a list that cannot be had is no mere warning
-        "APT::Get::AllowUnauthenticated": "false",
-        "Acquire::AllowInsecureRepositories": "false",
-        "Acquire::Languages": "none",
-        "Acquire::Retries": "2",
-        "Acquire::http::Timeout": "30",
-        "Acquire::https::Timeout": "30",
-    }
-    return "".join(f'{name} "{value}";\n' for name, value in settings.items())
+    def _apt(self, program: str, *arguments: str) -> str:
+        command = [program, "-qq", "--yes", *self._options, *arguments]
+        if program == "apt-cache":
+            command.remove("--yes")
+        doing = f"get {arguments[-1]} of Debian {self._suite}"
+        return run(command, doing=doing, seconds=SECONDS, cwd=self._packages)
 
 
-def run(
-    command: Sequence[str], *, doing: str, cwd: Path | None = None, seconds: float = STEP_SECONDS
-) -> str:
-    """The standard output of a program.
-
-    Raises:
-        LabUnavailableError: it failed, took longer than `seconds`, or is not there.
-    """
-    try:
-        done = subprocess.run(
-            command, cwd=cwd, capture_output=True, timeout=seconds, check=False, text=True,
-            errors="replace", stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise LabUnavailableError(f"cannot {doing}: not done in {seconds:.0f} s") from error
-    except OSError as error:
-        raise LabUnavailableError(f"cannot {doing}: {error.strerror}") from error
-    if done.returncode:
-        raise LabUnavailableError(f"cannot {doing}: {complaint(done.stderr)}")
-    return done.stdout
-
-
-def complaint(stderr: str) -> str:
-    """The one line of a program's complaints that says most: apt's first error, or the last."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("E:")]
-    return (errors or lines[-1:] or ["no reason given"])[0]
-
-
-def _unpack(packages: Sequence[Path], folder: Path) -> None:
-    folder.mkdir()
-    for package in packages:
-        if package.name.split("_", 1)[0] not in NOT_UNPACKED:
-            run(["dpkg-deb", "-x", str(package), str(folder)], doing=f"unpack {package.name}")
-
-
-def _unpack_modules(kernel: Path, folder: Path) -> None:
-    folder.mkdir()
-    for number, name in enumerate(MODULES):
-        packed = _the_one(kernel, f"lib/modules/*/kernel/{name}.ko.xz")
-        try:
-            module = lzma.decompress(packed.read_bytes())
-        except lzma.LZMAError as error:
-            raise LabUnavailableError(f"cannot unpack {packed}") from error
-        (folder / f"{number}-{packed.stem}").write_bytes(module)
-
-
-def _software(folder: Path) -> Software:
-    unpacked = folder / "qemu/usr"
-    loader = _the_one(folder, "qemu/usr/lib64/ld-linux-x86-64.so.2")
-    program = _the_one(folder, "qemu/usr/bin/qemu-system-x86_64")
-    libraries = unpacked / "lib/x86_64-linux-gnu"
-    qemu = [str(loader), "--library-path", str(libraries), str(program)]
+def _software(directory: Path) -> Software:
+    usr = directory / "qemu/usr"
+    loader, libraries = usr / "lib64/ld-linux-x86-64.so.2", usr / "lib/x86_64-linux-gnu"
+    qemu = [loader, "--library-path", libraries, usr / "bin/qemu-system-x86_64"]
     for firmware in ("share/qemu", "share/seabios", "lib/ipxe/qemu"):
-        qemu += ["-L", str(unpacked / firmware)]
+        qemu += ["-L", usr / firmware]
+    (kernel,) = (directory / "kernel/boot").glob("vmlinuz-*")
+    (modules,) = (directory / "kernel").glob("usr/lib/modules/*/kernel")
     return Software(
-        qemu=tuple(qemu),
-        kernel=_the_one(folder, "kernel/boot/vmlinuz-*"),
-        modules=tuple(sorted((folder / "modules").iterdir())),
-        busybox=_the_one(folder, "guest/bin/busybox"),
-        guest=folder / "guest",
+        qemu=tuple(map(str, qemu)), kernel=kernel, modules=modules, guest=directory / "guest"
     )
-
-
-def _the_one(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise LabUnavailableError(f"Debian's packages have {len(found)} {pattern}, not one")
-    return found[0]

@@ -1,182 +1,100 @@
-"""Makes the root folder of the parent: Debian with this project installed as a user does it.
+"""Makes the parent's root directory: Debian's userland with this project installed by pip.
 
-The wheels are downloaded here, for Debian's Python 3.11, and installed there by Debian's pip, from
-the locked requirements and with their hashes; then the project, built there from its sources. What
-pip installed stays as it is but for data that nothing here reads and that would only fill the
-machine's memory: botocore's descriptions of services other than those in SERVICES, documentation,
-translations, and the libraries' own tests. pip itself goes, as nothing is installed later. All that
-runs is compiled beforehand.
-
-Left to the machine: the name service has /etc/hosts alone, and there is no network but vsock.
+pip installs the locked requirements, checked against their hashes, and the project. Data that
+nothing here reads is then removed, because a machine holds all its files in memory.
 """
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
-from tests.vm.authorities import Authorities
-from tests.vm.errors import LabError, LabUnavailableError
-from tests.vm.packages import Software, complaint, run
+from tests.vm.aws import KMS_HOST, Authorities
+from tests.vm.programs import run
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
-# What pip builds the project from.
-SOURCES: Final = (
-    "foobar_enclave", "foobar_instance", "foobar_shared", "proxy",
-    "pyproject.toml", "README.md", "LICENSE", "requirements",
-)  # fmt: skip
 REQUIREMENTS: Final = ("requirements/runtime.txt",)
-PYTHON: Final = "3.11"
-GLIBC: Final = (17, 36)  # wheels for glibc 2.17 up to bookworm's own, 2.36
-SERVICES: Final = ("kms", "sts")
-
-PACKAGES: Final = "usr/local/lib/python3.11/dist-packages"
-UNREAD: Final = (
-    "usr/lib/python3",  # Debian's pip
-    "usr/lib/x86_64-linux-gnu/gconv",
-    "usr/share/doc", "usr/share/info", "usr/share/lintian", "usr/share/locale", "usr/share/man",
-    "wheels", "sources", "root/.cache",
-)  # fmt: skip
-HOSTS: Final = "127.0.0.1 localhost kms.us-east-1.amazonaws.com\n"
-PASSWD: Final = (
-    "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-)
-GROUP: Final = "root:x:0:\nnogroup:x:65534:\n"
-DOWNLOAD_SECONDS: Final = 300.0
-INSTALL_SECONDS: Final = 180.0
+PYTHON: Final = "3.13"
+# Wheels for glibc 2.17 to 2.41, which is Debian trixie's.
+PLATFORMS: Final = [
+    *(f"--platform=manylinux_2_{minor}_x86_64" for minor in range(41, 16, -1)),
+    "--platform=manylinux2014_x86_64",
+]
+PACKAGES: Final = f"usr/local/lib/python{PYTHON}/dist-packages"
+UNREAD: Final = ("usr/share/doc", "usr/share/locale", "usr/share/man", f"{PACKAGES}/bin")
+BOTOCORE_SERVICES: Final = ("kms", "sts")
+ETC: Final = {
+    "hosts": f"127.0.0.1 localhost {KMS_HOST}\n",
+    "passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
+    "group": "root:x:0:\nnogroup:x:65534:\n",
+}
+SECONDS: Final = 300.0
 
 
-def build(software: Software, folder: Path, *, authorities: Authorities) -> Path:
-    """The parent's root folder, `folder`/parent.
+def build(guest: Path, root: Path, authorities: Authorities) -> None:
+    """Make `root` from Debian's userland in `guest`.
 
-    The lab's modules are there as /lab/tests, the emulator, which the wheel does not hold, as
-    /lab/emulator, and the authorities as /lab/authorities/*.pem.
+    The lab's programs are in /lab/tests/vm/guest, the authorities' files in /lab/authorities.
 
     Raises:
-        LabUnavailableError: this is not run by root, or the wheels cannot be had.
-        LabError: the project does not install.
+        LabError: The project cannot be installed.
     """
-    if os.geteuid():
-        raise LabUnavailableError("the lab has to be run by root: it installs by chroot")
-    root = folder / "parent"
-    shutil.copytree(software.guest, root, symlinks=True)
-    _download(root / "wheels")
-    _copy_sources(root / "sources")
-    for name in REQUIREMENTS:
-        _pip(root, "--require-hashes", "--requirement", f"/sources/{name}")
-    _pip(root, "--no-build-isolation", "/sources")
-    prune(root)
+    shutil.copytree(guest, root, symlinks=True)
+    locks = [f"--requirement={PROJECT / name}" for name in REQUIREMENTS]
+    _pip(root, "--require-hashes", "--only-binary=:all:", *PLATFORMS, *locks)
+    _pip(root, "--no-build-isolation", f"{PROJECT}")
+    script = (root / PACKAGES / "bin/foobar-instance").read_text().partition("\n")[2]
+    program = root / "usr/local/bin/foobar-instance"
+    program.parent.mkdir()
+    program.write_text(f"#!/usr/bin/python3\n{script}")
+    program.chmod(0o755)
+    _prune(root)
     _configure(root)
     _add_lab(root / "lab", authorities)
-    _compile(root)
-    return root
-
-
-def _download(folder: Path) -> None:
-    tags = [f"manylinux_2_{minor}_x86_64" for minor in range(GLIBC[0], GLIBC[1] + 1)]
-    platforms = [f"--platform={tag}" for tag in [*reversed(tags), "manylinux2014_x86_64"]]
-    lists = [f"--requirement={PROJECT / name}" for name in REQUIREMENTS]
-    run(
-        [
-            *(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"),
-            *("--no-deps", "--require-hashes", "--only-binary=:all:", "--implementation=cp"),
-            *(f"--python-version={PYTHON}", *platforms, f"--dest={folder}", *lists),
-        ],
-        doing="download the parent's Python packages",
-        seconds=DOWNLOAD_SECONDS,
-    )
-
-
-def _copy_sources(folder: Path) -> None:
-    folder.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in SOURCES:
-        path = PROJECT / name
-        if path.is_dir():
-            shutil.copytree(path, folder / name, ignore=ignored)
-        else:
-            shutil.copy(path, folder / name)
+    # Importing the libraries takes three times as long when they are not compiled. An archive
+    # keeps no times that a .pyc file could be checked against.
+    python = ["chroot", f"{root}", "/usr/bin/python3", "-m", "compileall"]
+    options = ["-q", "--invalidation-mode=unchecked-hash"]
+    command = [*python, *options, f"/usr/lib/python{PYTHON}", f"/{PACKAGES}", "/lab"]
+    run(command, doing="compile the parent's Python files", seconds=SECONDS)
 
 
 def _pip(root: Path, *arguments: str) -> None:
-    _inside(
-        root,
-        *("-m", "pip", "--isolated", "--quiet", "install", "--no-index", "--find-links=/wheels"),
-        *("--no-deps", "--no-compile", "--break-system-packages", "--root-user-action=ignore"),
-        *arguments,
-    )
+    install = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    options = ["--no-deps", "--no-compile", f"--python-version={PYTHON}", "--upgrade"]
+    command = [*install, *options, f"--target={root / PACKAGES}", *arguments]
+    run(command, doing="install the parent's Python packages", seconds=SECONDS)
 
 
-def _inside(root: Path, *arguments: str) -> None:
-    """Runs the root folder's Python in it, with no variable of this machine's."""
-    path = "PATH=/usr/local/bin:/usr/bin:/bin"
-    command = ["env", "-i", path, "LC_ALL=C.UTF-8", "HOME=/root"]
-    command += [shutil.which("chroot") or "/usr/sbin/chroot", str(root), "/usr/bin/python3"]
-    try:
-        done = subprocess.run(
-            [*command, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=INSTALL_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"the parent: python3 {arguments[1]} did not end") from error
-    if done.returncode:
-        raise LabError(f"the parent: python3 {' '.join(arguments)}: {complaint(done.stderr)}")
-
-
-def prune(root: Path) -> None:
-    """Removes what the module's description says."""
-    for name in UNREAD:
-        shutil.rmtree(root / name, ignore_errors=True)
+def _prune(root: Path) -> None:
     packages = root / PACKAGES
-    for folder in _folders(packages / "botocore/data"):
-        if folder.name not in SERVICES:
-            shutil.rmtree(folder)
-    for library in _folders(packages):
-        for name in ("test", "tests"):
-            shutil.rmtree(library / name, ignore_errors=True)
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
+    unread = [root / name for name in UNREAD]
+    unread += [
+        path
+        for path in (packages / "botocore/data").iterdir()
+        if path.is_dir() and path.name not in BOTOCORE_SERVICES
+    ]
+    for path in unread:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _configure(root: Path) -> None:
-    for name in ("etc", "lab", "root", "run", "tmp", "var/tmp"):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    (root / "root").chmod(0o700)
-    for name in ("tmp", "var/tmp"):
-        (root / name).chmod(0o1777)
-    texts = {"hosts": HOSTS, "passwd": PASSWD, "group": GROUP}
-    for name, text in texts.items():
+    for name, mode in {"root": 0o700, "run": 0o755, "tmp": 0o1777, "etc": 0o755}.items():
+        (root / name).mkdir(exist_ok=True)
+        (root / name).chmod(mode)
+    for name, text in ETC.items():
         (root / "etc" / name).write_text(text)
-    (root / "etc/resolv.conf").unlink(missing_ok=True)
     (root / "bin/sh").symlink_to("busybox")
 
 
 def _add_lab(lab: Path, authorities: Authorities) -> None:
-    modules = sorted(
-        path for name in ("tests/vm", "emulator") for path in (PROJECT / name).rglob("*.py")
-    )
-    for path in [PROJECT / "tests/__init__.py", *modules]:
-        copy = lab / path.relative_to(PROJECT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy)
-    folder = lab / "authorities"
-    folder.mkdir()
-    for name in ("nitro_root", "tls_ca", "tls_key_and_certificate"):
-        (folder / f"{name}.pem").write_bytes(getattr(authorities, name))
-    (folder / "tls_key_and_certificate.pem").chmod(0o600)
-
-
-def _compile(root: Path) -> None:
-    # Checked against nothing, as an archive's files have no times. With no /dev/shm there,
-    # compileall itself cannot use several processes.
-    unchecked = ("-m", "compileall", "-q", "--invalidation-mode=unchecked-hash")
-    _inside(root, *unchecked, "/usr/lib/python3.11", "/lab", f"/{PACKAGES}")
+    for package in ("tests", "tests/vm", "tests/vm/guest"):
+        (lab / package).mkdir(parents=True)
+        (lab / package / "__init__.py").touch()
+    for path in (PROJECT / "tests/vm/guest").glob("*.py"):
+        shutil.copy(path, lab / "tests/vm/guest")
+    shutil.copytree(PROJECT / "emulator", lab / "emulator")  # the wheel does not hold it
+    (lab / "authorities").mkdir()
+    for name, data in authorities.files.items():
+        (lab / "authorities" / name).write_bytes(data)
+    (lab / "authorities/tls_key_and_certificate.pem").chmod(0o600)

@@ -1,64 +1,88 @@
-"""A split virtqueue from the device's side (virtio 1.2, section 2.7), on memory that is not ours.
+"""A split virtqueue from the device's side (virtio 1.2, section 2.7), in a machine's shared memory.
 
-The rings are read and written in the order that section 2.7 demands. x86 keeps the order of a
-program's own loads and its own stores, and CPython reorders neither.
+x86 keeps the order of a program's own loads and stores, and CPython reorders neither.
 """
 
+import mmap
 import struct
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from tests.vm.guest_memory import BackEndError, GuestMemory
-
-MAX_SIZE: Final = 32768
-MAX_CHAIN_BYTES: Final = 1 << 20
+from tests.vm.programs import LabError
 
 _DESCRIPTOR: Final = struct.Struct("<QIHH")  # address, length, flags, next
 _USED: Final = struct.Struct("<II")  # head of the chain, bytes written
-_NEXT, _WRITE, _INDIRECT = 1, 2, 4  # VIRTQ_DESC_F_*
-_NO_INTERRUPT: Final = 1  # VIRTQ_AVAIL_F_NO_INTERRUPT
+_NEXT, _WRITE = 1, 2  # VIRTQ_DESC_F_*
 
 
-@dataclass(frozen=True, slots=True)
-class RingAddresses:
-    """Where a queue's three parts are, by QEMU's addresses."""
+class Region(NamedTuple):
+    """`size` bytes of memory at the machine's address `guest` and QEMU's address `user`."""
 
-    descriptors: int
-    used: int
-    available: int
+    guest: int
+    size: int
+    user: int
+    offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """One buffer that the driver offers: what it wrote, and room for what it wants written."""
+class GuestMemory:
+    """A machine's memory, which QEMU shares by file descriptors."""
+
+    def __init__(self, regions: Sequence[Region], files: Sequence[int]) -> None:
+        """Map the regions; the descriptors stay the caller's."""
+        self._regions = [
+            (region, memoryview(mmap.mmap(file, region.offset + region.size))[region.offset :])
+            for region, file in zip(regions, files, strict=True)
+        ]
+
+    def at_guest(self, address: int, length: int) -> memoryview:
+        """Return the bytes at an address of the machine's.
+
+        Raises:
+            LabError: Some of them are not in one region.
+        """
+        return self._at("guest", address, length)
+
+    def at_user(self, address: int, length: int) -> memoryview:
+        """Return the bytes at an address of QEMU's.
+
+        Raises:
+            LabError: Some of them are not in one region.
+        """
+        return self._at("user", address, length)
+
+    def _at(self, space: str, address: int, length: int) -> memoryview:
+        for region, view in self._regions:
+            start = address - getattr(region, space)
+            if 0 <= start <= region.size - length:
+                return view[start : start + length]
+        raise LabError(f"{length} bytes at {space} address {address:#x} are in no shared memory")
+
+
+class Chain(NamedTuple):
+    """One buffer that the driver offers: what it wrote, and room for the device to write."""
 
     head: int
-    readable: tuple[memoryview, ...]
-    writable: tuple[memoryview, ...]
+    data: bytes
+    writable: list[memoryview]
 
     @property
     def room(self) -> int:
-        """How many bytes the driver wants at most."""
+        """The number of bytes that may be written."""
         return sum(map(len, self.writable))
 
-    def read(self) -> bytes:
-        """All that the driver wrote."""
-        return b"".join(self.readable)
-
-    def write(self, *parts: bytes | memoryview) -> int:
-        """Put the parts one after another; the number of bytes.
+    def write(self, data: bytes) -> int:
+        """Write `data`, and return its length.
 
         Raises:
-            BackEndError: there is not so much room.
+            LabError: There is not so much room.
         """
-        data = memoryview(b"".join(parts))
         if len(data) > self.room:
-            raise BackEndError(f"{len(data)} bytes do not fit the {self.room} that are offered")
-        rest = data
+            raise LabError(f"{len(data)} bytes do not fit into a buffer of {self.room}")
+        start = 0
         for view in self.writable:
-            part = rest[: len(view)]
+            part = data[start : start + len(view)]
             view[: len(part)] = part
-            rest = rest[len(part) :]
+            start += len(part)
         return len(data)
 
 
@@ -66,78 +90,55 @@ class Virtqueue:
     """Takes chains in the order in which they are offered, and gives them back."""
 
     def __init__(
-        self, memory: GuestMemory, size: int, addresses: RingAddresses, next_available: int
+        self, memory: GuestMemory, size: int, addresses: tuple[int, int, int], position: int
     ) -> None:
         """A queue of `size` descriptors.
 
-        Raises:
-            BackEndError: the size is no power of two within bounds, or the rings are not in memory.
+        Args:
+            memory: Where it is.
+            size: A power of two.
+            addresses: QEMU's addresses of the descriptors, the used and the available ring.
+            position: The index of the first chain to take.
         """
-        if not 0 < size <= MAX_SIZE or size & (size - 1):
-            raise BackEndError(f"a queue cannot have {size} descriptors")
+        descriptors, used, available = addresses
         self._memory = memory
         self._size = size
-        self._descriptors = memory.at_user(addresses.descriptors, 16 * size)
-        self._available = memory.at_user(addresses.available, 4 + 2 * size)
-        self._used = memory.at_user(addresses.used, 4 + 8 * size)
-        self.next_available = next_available & 0xFFFF
-        self._next_used = self._read16(self._used, 2)
+        self._descriptors = memory.at_user(descriptors, 16 * size)
+        self._used = memory.at_user(used, 4 + 8 * size)
+        self._available = memory.at_user(available, 4 + 2 * size)
+        self.position = position
+        self._next_used = _read16(self._used, 2)
 
     def pop(self) -> Chain | None:
-        """The next chain, if one is offered.
+        """Return the next chain, if one is offered.
 
         Raises:
-            BackEndError: the driver offers more than there is, a chain that does not end, memory
-                that it has not, or what was not negotiated.
+            LabError: It does not end, or is not in the machine's memory.
         """
-        offered = (self._read16(self._available, 2) - self.next_available) & 0xFFFF
-        if not offered:
+        if _read16(self._available, 2) == self.position:
             return None
-        if offered > self._size:
-            raise BackEndError(f"{offered} chains are offered by a queue of {self._size}")
-        slot = self.next_available % self._size
-        head = self._read16(self._available, 4 + 2 * slot)
-        chain = self._chain(head)
-        self.next_available = (self.next_available + 1) & 0xFFFF
-        return chain
+        head = index = _read16(self._available, 4 + 2 * (self.position % self._size))
+        self.position = (self.position + 1) & 0xFFFF
+        data, writable = b"", []
+        for _ in range(self._size):
+            descriptor = _DESCRIPTOR.unpack_from(self._descriptors, 16 * index)
+            address, length, flags, index = descriptor
+            view = self._memory.at_guest(address, length)
+            if flags & _WRITE:
+                writable.append(view)
+            else:
+                data += view
+            if not flags & _NEXT:
+                return Chain(head, data, writable)
+        raise LabError("a chain of descriptors does not end")
 
     def push(self, chain: Chain, written: int) -> None:
-        """Give a chain back, with this number of bytes in its writable part."""
+        """Give a chain back, with `written` bytes in its writable part."""
         _USED.pack_into(self._used, 4 + 8 * (self._next_used % self._size), chain.head, written)
         self._next_used = (self._next_used + 1) & 0xFFFF
         struct.pack_into("<H", self._used, 2, self._next_used)
 
-    @property
-    def wants_interrupt(self) -> bool:
-        """Whether the driver is to be told of what was given back."""
-        return not self._read16(self._available, 0) & _NO_INTERRUPT
 
-    def _chain(self, head: int) -> Chain:
-        readable: list[memoryview] = []
-        writable: list[memoryview] = []
-        total, index = 0, head
-        for _ in range(self._size):
-            if index >= self._size:
-                raise BackEndError(f"descriptor {index} of a queue of {self._size}")
-            address, length, flags, following = _DESCRIPTOR.unpack_from(
-                self._descriptors, 16 * index
-            )
-            total += length
-            if flags & _INDIRECT or total > MAX_CHAIN_BYTES:
-                raise BackEndError("a chain is indirect, or too long")
-            view = self._memory.at(address, length)
-            if flags & _WRITE:
-                writable.append(view)
-            elif writable:
-                raise BackEndError("a chain's readable part follows its writable part")
-            else:
-                readable.append(view)
-            if not flags & _NEXT:
-                return Chain(head, tuple(readable), tuple(writable))
-            index = following
-        raise BackEndError("a chain of descriptors does not end")
-
-    @staticmethod
-    def _read16(view: memoryview, offset: int) -> int:
-        value: int = struct.unpack_from("<H", view, offset)[0]
-        return value
+def _read16(view: memoryview, offset: int) -> int:
+    value: int = struct.unpack_from("<H", view, offset)[0]
+    return value

@@ -1,6 +1,6 @@
-"""Asks KMS for a message's shared secret as a parent would that checks nothing.
+"""Asks KMS for a message's shared secret as a parent that checks nothing.
 
-The enclave's own attestation goes to KMS, whatever enclave it is of. Prints what comes of it.
+The attestation document of whatever enclave answers goes to KMS. Prints KMS's answer.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Asks the machine's NSM whatever a program might, by the driver, and prints the answers as JSON.
+"""Sends right and wrong requests to the machine's NSM, and prints the answers as JSON.
 
-Nothing is judged here: bytes are in hexadecimal, refusals by the name of their exception.
+Bytes are printed in hexadecimal, errors by the name of their exception. The scenario checks them.
 """
 
 import json
@@ -11,8 +11,8 @@ from typing import Final
 from foobar_enclave.errors import NsmError
 from foobar_enclave.nsm import REQUEST_MAX, IoctlTransport, NsmDevice
 
-REGISTERS: Final = 32
-FREE_REGISTER: Final = 17  # not locked at the start, as 16 to 31 are
+PCRS: Final = 32
+FREE_PCR: Final = 17  # not locked at the start, as 16 to 31 are
 FIELD_MAX: Final = 1024
 NONCE: Final = bytes(range(32))
 USER_DATA: Final = b"the lab's user data"
@@ -26,7 +26,7 @@ HWRNG: Final = Path("/sys/class/misc/hw_random/rng_available")
 RAW: Final = {
     "describe": bytes.fromhex("6b 44657363726962654e534d"),
     "random": bytes.fromhex("69 47657452616e646f6d"),
-    "describe register 0": bytes.fromhex("a1 6b 446573637269626550 4352 a1 65 696e646578 00"),
+    "describe PCR 0": bytes.fromhex("a1 6b 446573637269626550 4352 a1 65 696e646578 00"),
     "empty": b"",
     "no CBOR": b"\xff\xff",
     "cut short": bytes.fromhex("a1 6b 4465736372"),
@@ -44,13 +44,13 @@ def main() -> None:
         "mode": f"{Path(DEVICE).stat().st_mode & 0o777:o}",
         "hwrng": HWRNG.read_text().split(),
         "describe": {name: getattr(described, name) for name in described.__slots__},
-        "registers": [_register(device, index) for index in range(REGISTERS)],
+        "pcrs": [_pcr(device, index) for index in range(PCRS)],
         "random": [device.random().hex() for _ in range(2)],
         "documents": _documents(device),
         "refusals": _refusals(device),
         "raw": _raw(IoctlTransport(DEVICE)),
         "lock": _lock(device),
-        "register": _register(device, FREE_REGISTER),
+        "pcr": _pcr(device, FREE_PCR),
     }
     print(json.dumps(answers))  # noqa: T201
 
@@ -69,26 +69,26 @@ def _refusals(device: NsmDevice) -> dict[str, str]:
     long = bytes(FIELD_MAX + 1)
     locked = {"index": 0, "data": b"x"}
     asked: dict[str, Callable[[], object]] = {
-        "register 32": lambda: device.describe_pcr(REGISTERS),
-        "register 65535": lambda: device.describe_pcr(0xFFFF),
-        "register 65536": lambda: device.describe_pcr(0x10000),
-        "register -1": lambda: device.describe_pcr(-1),
+        "PCR 32": lambda: device.describe_pcr(PCRS),
+        "PCR 65535": lambda: device.describe_pcr(0xFFFF),
+        "PCR 65536": lambda: device.describe_pcr(0x10000),
+        "PCR -1": lambda: device.describe_pcr(-1),
         "long user data": lambda: device.attest(user_data=long),
         "long nonce": lambda: device.attest(nonce=long),
         "long public key": lambda: device.attest(public_key=long),
         "longer than a request": lambda: device.attest(user_data=bytes(REQUEST_MAX)),
-        "extend a locked register": lambda: device._ask("ExtendPCR", locked),
-        "lock a locked register": lambda: device._ask("LockPCR", {"index": 0}),
-        "lock 33 registers": lambda: device._ask("LockPCRs", {"range": REGISTERS + 1}),
+        "extend a locked PCR": lambda: device._ask("ExtendPCR", locked),
+        "lock a locked PCR": lambda: device._ask("LockPCR", {"index": 0}),
+        "lock 33 PCRs": lambda: device._ask("LockPCRs", {"range": PCRS + 1}),
         "no such request": lambda: device._ask("OpenSesame"),
-        "a register without number": lambda: device._ask("DescribePCR", {}),
+        "a PCR without number": lambda: device._ask("DescribePCR", {}),
         "another device": lambda: NsmDevice("/dev/none"),
     }
     return {name: _outcome(ask) for name, ask in asked.items()}
 
 
 def _raw(transport: IoctlTransport) -> dict[str, str]:
-    """What the driver hands back, past the checks of `NsmDevice`."""
+    """Return the driver's answers, without the checks of `NsmDevice`."""
     answers = {}
     for name, request in RAW.items():
         try:
@@ -99,8 +99,8 @@ def _raw(transport: IoctlTransport) -> dict[str, str]:
 
 
 def _lock(device: NsmDevice) -> list[str]:
-    """Extends the free register, locks it, and extends it once more."""
-    extend = {"index": FREE_REGISTER, "data": USER_DATA}
+    """Extend the free PCR, lock it, and try to extend it again."""
+    extend = {"index": FREE_PCR, "data": USER_DATA}
     steps: list[Callable[[], object]] = [
         lambda: device._ask("ExtendPCR", extend).take("data", bytes).hex(),
         # The answer to LockPCR is its bare name, without fields.
@@ -111,12 +111,12 @@ def _lock(device: NsmDevice) -> list[str]:
 
 
 def _lock_request() -> bytes:
-    return b"\xa1\x67LockPCR\xa1\x65index" + bytes([FREE_REGISTER])
+    return b"\xa1\x67LockPCR\xa1\x65index" + bytes([FREE_PCR])
 
 
-def _register(device: NsmDevice, index: int) -> dict[str, object]:
-    register = device.describe_pcr(index)
-    return {"lock": register.lock, "data": register.data.hex()}
+def _pcr(device: NsmDevice, index: int) -> dict[str, object]:
+    pcr = device.describe_pcr(index)
+    return {"lock": pcr.lock, "data": pcr.data.hex()}
 
 
 def _outcome(ask: Callable[[], object]) -> str:

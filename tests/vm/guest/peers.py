@@ -1,4 +1,4 @@
-"""Peers that do little: `hold` listens and answers nothing, `dial` says how a connection ends."""
+"""Two simple peers: `hold` accepts and never answers, `dial` prints how its connection ends."""
 
 import argparse
 import time
@@ -14,7 +14,7 @@ SECONDS: Final = 20.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Be the peer that is asked for."""
+    """Run the peer that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm.guest.peers", description=__doc__)
     parser.add_argument("role", choices=["hold", "dial"])
     parser.add_argument("address", type=parse_address)
@@ -37,7 +37,7 @@ def _hold(address: Address) -> None:
 
 
 def _dial(address: Address) -> str:
-    """What becomes of a connection that sends a byte."""
+    """Send a byte, and return how the connection ends."""
     started = time.monotonic()
     try:
         with connect(address, seconds=SECONDS) as connection:

@@ -4,11 +4,8 @@ KMS takes attestation documents under the lab's Nitro root. Its key material is 
 process; so are the access keys that the metadata hands out.
 """
 
-import argparse
 import signal
 import ssl
-import threading
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -31,47 +28,19 @@ IMDS: Final[SocketAddress] = ("169.254.169.254", 80)
 READY: Final = "ready"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; prints READY, and where, once both are served."""
-    options = _options(arguments)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+def main() -> None:
+    """Serve until the machine ends; prints READY once both are served."""
     with ExitStack() as stack:
         instance, credentials = Instance(), CredentialStore()
-        root = x509.load_pem_x509_certificate((options.authorities / "nitro_root.pem").read_bytes())
+        root = x509.load_pem_x509_certificate((AUTHORITIES / "nitro_root.pem").read_bytes())
         service = KmsService(instance, Verifier(root=root), clock=utc_now)
-        kms = stack.enter_context(
-            KmsServer(
-                Authenticator(credentials, region=instance.region, clock=utc_now),
-                service.perform,
-                tls=_server_context(options.authorities / "tls_key_and_certificate.pem"),
-                address=options.kms,
-            )
-        )
-        imds = stack.enter_context(ImdsServer(instance, credentials, address=options.imds))
-        print(f"{READY}: KMS on port {kms.port}, metadata at {imds.endpoint}", flush=True)  # noqa: T201
-        stop.wait()
-
-
-def _server_context(path: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(path)
-    return context
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.vm.guest.services", description=__doc__)
-    parser.add_argument("--authorities", type=Path, default=AUTHORITIES, help="folder of PEM files")
-    parser.add_argument("--kms", type=_address, default=KMS, metavar="IP:PORT")
-    parser.add_argument("--imds", type=_address, default=IMDS, metavar="IP:PORT")
-    return parser.parse_args(arguments)
-
-
-def _address(text: str) -> SocketAddress:
-    host, _, port = text.rpartition(":")
-    return host, int(port)
+        authenticator = Authenticator(credentials, region=instance.region, clock=utc_now)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(AUTHORITIES / "tls_key_and_certificate.pem")
+        stack.enter_context(KmsServer(authenticator, service.perform, tls=tls, address=KMS))
+        stack.enter_context(ImdsServer(instance, credentials, address=IMDS))
+        print(READY, flush=True)  # noqa: T201
+        signal.pause()
 
 
 if __name__ == "__main__":

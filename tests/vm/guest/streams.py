@@ -1,9 +1,9 @@
-"""One end of a stream that carries SIZE bytes each way, each sender held up by its reader first.
+"""One end of a stream that carries SIZE bytes each way, and blocks each sender at first.
 
-`serve` takes one connection, `connect` makes one. The connecting end sends, ends its half, and
-receives; the other one receives until that end of the stream, and sends in its turn. Nobody reads
-before the file `--go` is there; a sender says `held up at N` where it could send no more until
-then. Each end prints the SHA-256 of what it received.
+`serve` accepts one connection, `connect` makes one. `connect` sends, shuts down its half and then
+receives; `serve` receives to the end and then sends. An end does not read before the file `--go`
+exists. A sender that is blocked prints `held up at N`. Each end prints the SHA-256 of what it
+received.
 """
 
 import argparse
@@ -31,12 +31,12 @@ _BUFFER: Final = 64 * 1024
 
 
 def content(side: str) -> bytes:
-    """The SIZE bytes that `serve` or `connect` sends: never the same in another place."""
+    """Return the SIZE bytes that `serve` or `connect` sends; they do not repeat."""
     return random.Random(side).randbytes(SIZE)  # noqa: S311 - a test pattern
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Carry the stream; prints what the module says, a line each."""
+    """Run one end of the stream."""
     options = _options(arguments)
     data = content(options.side)
     if options.side == "connect":

@@ -1,7 +1,5 @@
 import json
-import os
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +10,10 @@ from typing import Final
 import pytest
 
 from foobar_shared.envelope import MAX_PLAINTEXT
-from tests.vm import lab as labs
 from tests.vm.backends import Backends
-from tests.vm.lab import Lab
-from tests.vm.machines import Completed, Machine
+from tests.vm.guest_agent import Completed
+from tests.vm.images import Lab
+from tests.vm.machines import Machine
 from tests.vm.scenario import stage as stages
 from tests.vm.scenario.stage import ALTERED, ENCLAVE, PARENT, PROBE, Stage, cli
 
@@ -32,28 +30,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def folder() -> Path:
-    return Path(os.environ[labs.VARIABLE])
+def lab(pytestconfig: pytest.Config) -> Lab:
+    lab: Lab = getattr(pytestconfig.pluginmanager.get_plugin("lab"), "lab")  # noqa: B009
+    return lab
 
 
 @pytest.fixture(scope="session")
-def lab(folder: Path) -> Lab:
-    return labs.load(folder)
+def logs(pytestconfig: pytest.Config) -> Path:
+    logs: Path = getattr(pytestconfig.pluginmanager.get_plugin("lab"), "logs")  # noqa: B009
+    return logs
 
 
 @pytest.fixture(scope="session")
-def stage(lab: Lab, folder: Path) -> Iterator[Stage]:
-    run = folder / "run"
-    shutil.rmtree(run, ignore_errors=True)
-    run.mkdir()
-    with Backends(run) as backends:
-        stage = Stage(lab, backends, run)
+def stage(lab: Lab, logs: Path) -> Iterator[Stage]:
+    with Backends() as backends:
+        stage = Stage(lab, backends, logs)
         stage.begin(PARENT, ENCLAVE)
-        try:
-            yield stage
-        finally:
-            stage.close()
-        assert backends.failure is None
+        yield stage
+        stage.close()
+        assert backends.failures == []
 
 
 @pytest.fixture(scope="session")
@@ -85,10 +80,10 @@ def probe(stage: Stage) -> Machine:
 @pytest.fixture(scope="session")
 def measurements(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What `foobar-instance measure` prints for each enclave image, as files."""
-    folder = tmp_path_factory.mktemp("measurements")
+    directory = tmp_path_factory.mktemp("measurements")
     files = {}
     for name in (ENCLAVE, ALTERED):
-        files[name] = folder / f"{name}.json"
+        files[name] = directory / f"{name}.json"
         files[name].write_bytes(host_cli("measure", str(lab.images[name].eif)))
     return files
 
@@ -117,7 +112,7 @@ def job(stage: Stage, measurements: dict[str, Path], services: None) -> WholeJob
     parent = stage.machine(PARENT)
     stage.machine(ENCLAVE)
     stage.begin(PROBE)  # this job keeps one processor busy
-    parent.write_file(stages.MEASUREMENTS, measurements[ENCLAVE].read_bytes())
+    parent.agent.write_file(stages.MEASUREMENTS, measurements[ENCLAVE].read_bytes())
     created = cli(parent, "create-key")
     encrypted = cli(parent, "encrypt", "--plaintext", "-", stdin=PLAINTEXT)
     message = encrypted.stdout
@@ -129,9 +124,9 @@ def job(stage: Stage, measurements: dict[str, Path], services: None) -> WholeJob
         created=created,
         decrypted=decrypted,
         verified=verified,
-        key=parent.read_file("/root/attestation.out"),
+        key=parent.agent.read_file("/root/attestation.out"),
         message=message,
-        proof=parent.read_file("/root/proof.json"),
+        proof=parent.agent.read_file("/root/proof.json"),
     )
 
 

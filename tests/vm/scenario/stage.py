@@ -5,24 +5,17 @@ enclave, altered  CID 16, one at a time: the enclave image, and that with one by
 probe   CID 17: the parent's image with an NSM: asks the driver, and is a stranger to the others.
 """
 
-import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import cbor2
-
-from emulator.identity import Instance
-from emulator.image_measurements import instance_pcrs
-from emulator.virtual_nsm import EmulatedNsm
+from tests.vm.aws import RecordedNsm
 from tests.vm.backends import Backends
-from tests.vm.eif import Image
 from tests.vm.guest import services
-from tests.vm.lab import Lab
-from tests.vm.machines import Completed, Job, Machine
+from tests.vm.guest_agent import Completed, Job
+from tests.vm.images import Lab
+from tests.vm.machines import Machine
 
 PARENT: Final = "parent"
 ENCLAVE: Final = "enclave"
@@ -38,111 +31,80 @@ MODULE_IDS: Final = {
 MEASUREMENTS: Final = "/root/foobar-enclave.measurements.json"  # where the CLI looks in /root
 STARTED: Final = "event=start "  # the enclave's log: it serves
 BOOT_SECONDS: Final = 150.0
-MACHINE_SECONDS: Final = 500.0  # a hung machine's end
-STEP_SECONDS: Final = 60.0
 
-_MEMORY_MIB: Final = {PARENT: 1024, PROBE: 1024, ENCLAVE: 512, ALTERED: 512}
 _ENVIRONMENT: Final = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "PATH": "/usr/local/bin:/usr/bin",
     "HOME": "/root",
     "LC_ALL": "C.UTF-8",
     "PYTHONPATH": "/lab",
-}
-_CLI: Final = {
     "AWS_CA_BUNDLE": "/lab/authorities/tls_ca.pem",
     "FOOBAR_ROOT_PATH": "/lab/authorities/nitro_root.pem",
 }
-
-
-class RecordedNsm:
-    """A machine's NSM, and the names of the requests that it got."""
-
-    def __init__(self, nsm: EmulatedNsm) -> None:
-        self._nsm = nsm
-        self.requests: list[str] = []
-
-    def exchange(self, request: bytes) -> bytes:
-        """The NSM's answer."""
-        self.requests.append(_name(request))
-        return self._nsm.exchange(request)
+_CLI: Final = "/usr/local/bin/foobar-instance"
+_PYTHON: Final = ("/usr/bin/python3", "-m")
 
 
 class Stage:
     """All machines, from the constructor to `close`."""
 
-    def __init__(self, lab: Lab, backends: Backends, folder: Path) -> None:
-        """No machine yet; their consoles and sockets will be in `folder`."""
+    def __init__(self, lab: Lab, backends: Backends, logs: Path) -> None:
+        """Boot nothing yet; the consoles will be in `logs`."""
         self.lab = lab
         self.backends = backends
         self.nsms: dict[str, RecordedNsm] = {}
-        self._folder = folder
-        self._pool = ThreadPoolExecutor(max_workers=len(CIDS))
-        self._booted: dict[int, tuple[str, Future[Machine]]] = {}
-        self._open: dict[int, ExitStack] = {}
+        self._logs = logs
+        self._machines: dict[str, Machine] = {}
+        self._up: set[Machine] = set()
         self._number = 0
-        self._lock = threading.Lock()
 
     def close(self) -> None:
         """End all machines."""
-        for cid in list(self._booted):
-            self._end(cid)
-        self._pool.shutdown()
+        for name in list(self._machines):
+            self.kill(name)
 
     def begin(self, *names: str) -> None:
-        """Boot these machines if they are not, without waiting; others of their CIDs end."""
+        """Boot these machines if they are not booted; others of their CIDs end."""
         for name in names:
-            cid = CIDS[name]
-            if cid in self._booted and self._booted[cid][0] != name:
-                self._end(cid)
-            if cid not in self._booted:
-                self._booted[cid] = (name, self._pool.submit(self._boot, name))
+            for other in list(self._machines):
+                if other != name and CIDS[other] == CIDS[name]:
+                    self.kill(other)
+            if name not in self._machines:
+                self._machines[name] = self._boot(name)
 
     def machine(self, name: str) -> Machine:
-        """The machine, once it is at work."""
+        """Return the machine, once it is at work."""
         self.begin(name)
-        return self._booted[CIDS[name]][1].result()
+        machine = self._machines[name]
+        if machine not in self._up:
+            if name in (PARENT, PROBE):
+                machine.agent.wait(seconds=BOOT_SECONDS)
+            else:
+                machine.wait_for(STARTED, seconds=BOOT_SECONDS)
+            self._up.add(machine)
+        return machine
 
     def kill(self, name: str) -> None:
         """End the machine as a power cut does."""
-        self.machine(name).kill()
-        self._end(CIDS[name])
+        self._machines.pop(name).kill()
 
     def _boot(self, name: str) -> Machine:
-        image = self.lab.images[name if name in self.lab.images else PARENT]
+        image = self.lab.images[PARENT if name == PROBE else name]
         if name in MODULE_IDS:
-            self.nsms[name] = RecordedNsm(self._nsm(name, image))
-        has_agent = name in (PARENT, PROBE)
-        with self._lock:
-            self._number += 1
-            machine = Machine(
-                name=f"{self._number}-{name}",
-                cid=CIDS[name],
-                image=image,
-                software=self.lab.software,
-                backends=self.backends,
-                folder=self._folder,
-                nsm=self.nsms[name].exchange if name in self.nsms else None,
-                seconds=MACHINE_SECONDS,
-                agent=has_agent,
-                memory_mib=_MEMORY_MIB[name],
+            self.nsms[name] = RecordedNsm(
+                self.lab.authorities, module_id=MODULE_IDS[name], image=image.pcrs
             )
-        stack = self._open[CIDS[name]] = ExitStack()
-        stack.enter_context(machine)
-        if has_agent:
-            machine.run("/bin/busybox", "true", seconds=BOOT_SECONDS)
-        else:
-            machine.wait_for(STARTED, seconds=BOOT_SECONDS)
-        return machine
-
-    def _nsm(self, name: str, image: Image) -> EmulatedNsm:
-        pcrs = dict(image.pcrs) | instance_pcrs(Instance())
-        return EmulatedNsm(self.lab.authorities.pki, module_id=MODULE_IDS[name], pcrs=pcrs)
-
-    def _end(self, cid: int) -> None:
-        _, booting = self._booted.pop(cid)
-        booting.exception()  # it is over; whoever asked for the machine has heard of a failure
-        if cid in self._open:
-            self._open.pop(cid).close()
+        self._number += 1
+        return Machine(
+            name=f"{self._number}-{name}",
+            cid=CIDS[name],
+            image=image,
+            qemu=self.lab.software.qemu,
+            backends=self.backends,
+            directory=self._logs,
+            memory_mib=1024 if name in (PARENT, PROBE) else 512,
+            nsm=self.nsms[name].exchange if name in self.nsms else None,
+            agent=name in (PARENT, PROBE),
+        )
 
 
 def cli(
@@ -150,63 +112,38 @@ def cli(
     *arguments: str,
     stdin: bytes = b"",
     user: str | None = None,
-    folder: str = "/root",
+    directory: str = "/root",
 ) -> Completed:
     """Run `foobar-instance` in the parent, as a user with the lab's two trust anchors does."""
-    return parent.run(
-        "/usr/local/bin/foobar-instance",
-        *arguments,
-        stdin=stdin,
-        environment=_ENVIRONMENT | _CLI,
-        user=user,
-        folder=folder,
-        seconds=STEP_SECONDS,
+    return parent.agent.run(
+        *(_CLI, *arguments), stdin=stdin, environment=_ENVIRONMENT, user=user, directory=directory
     )
 
 
-def start_cli(
-    parent: Machine, *arguments: str, environment: Mapping[str, str] | None = None
-) -> Job:
-    """As `cli`, without waiting for its end."""
-    return parent.start(
-        "/usr/local/bin/foobar-instance",
-        *arguments,
-        environment={**_ENVIRONMENT, **_CLI, **(environment or {})},
-    )
+def start_cli(parent: Machine, *arguments: str, environment: Mapping[str, str]) -> Job:
+    """Start `foobar-instance` with more variables than `cli` sets."""
+    return parent.agent.start(_CLI, *arguments, environment={**_ENVIRONMENT, **environment})
 
 
 def python(machine: Machine, module: str, *arguments: str, user: str | None = None) -> Completed:
     """Run a module in a machine."""
-    return machine.run(
-        *("/usr/bin/python3", "-m", module, *arguments),
-        environment=_ENVIRONMENT | _CLI,
-        user=user,
-        folder="/",
-        seconds=STEP_SECONDS,
+    return machine.agent.run(
+        *(*_PYTHON, module, *arguments), environment=_ENVIRONMENT, user=user, directory="/"
     )
 
 
 def start_python(machine: Machine, module: str, *arguments: str) -> Job:
-    """As `python`, without waiting for its end."""
-    return machine.start(
-        *("/usr/bin/python3", "-m", module, *arguments), environment=_ENVIRONMENT | _CLI, folder="/"
+    """Start a module in a machine."""
+    return machine.agent.start(
+        *(*_PYTHON, module, *arguments), environment=_ENVIRONMENT, directory="/"
     )
 
 
 def serve(parent: Machine) -> None:
     """Start KMS and instance metadata in the parent, and wait until they serve."""
-    job = start_python(parent, services.__name__)
-    job.wait_for_output(services.READY, seconds=BOOT_SECONDS)
+    start_python(parent, services.__name__).wait_for_output(services.READY, seconds=BOOT_SECONDS)
 
 
 def now() -> datetime:
-    """The time by which attestations are judged on this machine."""
+    """Return the time by which attestations are judged on this machine."""
     return datetime.now(UTC)
-
-
-def _name(request: bytes) -> str:
-    try:
-        decoded: object = cbor2.loads(request)
-    except cbor2.CBORDecodeError:
-        return "malformed"
-    return str(next(iter(decoded)) if isinstance(decoded, dict) else decoded)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.vm.guest import derive
-from tests.vm.lab import Lab
+from tests.vm.images import Lab
 from tests.vm.machines import Machine
 from tests.vm.scenario.conftest import LETTERS, WholeJob
 from tests.vm.scenario.stage import ALTERED, ENCLAVE, cli, python
@@ -50,7 +50,7 @@ def test_the_cli_refuses_it_for_anothers_key_where_nothing_is_pinned(
 
 @pytest.mark.usefixtures("altered")
 def test_kms_refuses_it_to_a_parent_that_does_not_care(parent: Machine, job: WholeJob) -> None:
-    parent.write_file(MESSAGE, job.message)
+    parent.agent.write_file(MESSAGE, job.message)
     completed = python(parent, derive.__name__, KEY, MESSAGE)
     assert completed.code == 0, completed.stderr.decode()
     said = completed.stdout.decode()
@@ -61,7 +61,7 @@ def test_kms_refuses_it_to_a_parent_that_does_not_care(parent: Machine, job: Who
 @pytest.mark.usefixtures("enclave")
 def test_the_right_one_is_back_under_the_same_cid(parent: Machine, job: WholeJob) -> None:
     """A new machine, and a new RSA key in it, for the KMS key that the first one made."""
-    parent.write_file(MESSAGE, job.message)
+    parent.agent.write_file(MESSAGE, job.message)
     derived = python(parent, derive.__name__, KEY, MESSAGE)
     assert derived.stdout.decode().startswith("derived "), derived.stdout.decode()
     completed = cli(parent, "decrypt", "--ciphertext", "-", stdin=job.message)

@@ -9,29 +9,28 @@ from typing import Any
 import cbor2
 import pytest
 
-from emulator.identity import Instance
-from emulator.image_measurements import instance_pcrs
 from foobar_enclave.nsm import NSM_IOCTL_RAW
 from foobar_instance.attestation import Attestation, verify_attestation
+from tests.vm.aws import all_pcrs
 from tests.vm.guest import nsm_requests as asked
-from tests.vm.lab import Lab
+from tests.vm.images import Lab
 from tests.vm.machines import Machine
 from tests.vm.scenario.stage import MODULE_IDS, PARENT, PROBE, Stage, now, python
 
 REFUSALS = {
-    "register 32": "NsmInvalidIndexError",
-    "register 65535": "NsmInvalidIndexError",
-    "register 65536": "NsmInvalidIndexError",
-    "register -1": "NsmInvalidIndexError",
+    "PCR 32": "NsmInvalidIndexError",
+    "PCR 65535": "NsmInvalidIndexError",
+    "PCR 65536": "NsmInvalidIndexError",
+    "PCR -1": "NsmInvalidIndexError",
     "long user data": "NsmInputTooLargeError",
     "long nonce": "NsmInputTooLargeError",
     "long public key": "NsmInputTooLargeError",
     "longer than a request": "NsmInputTooLargeError",
-    "extend a locked register": "NsmReadOnlyIndexError",
-    "lock a locked register": "NsmReadOnlyIndexError",
-    "lock 33 registers": "NsmInvalidIndexError",
+    "extend a locked PCR": "NsmReadOnlyIndexError",
+    "lock a locked PCR": "NsmReadOnlyIndexError",
+    "lock 33 PCRs": "NsmInvalidIndexError",
     "no such request": "NsmInvalidOperationError",
-    "a register without number": "NsmInvalidOperationError",
+    "a PCR without number": "NsmInvalidOperationError",
     "another device": "NsmUnavailableError",
 }
 
@@ -45,16 +44,16 @@ def answers(stage: Stage) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def registers(lab: Lab) -> dict[int, bytes]:
-    """What the probe's registers hold at its start."""
-    known = dict(lab.images[PARENT].pcrs) | instance_pcrs(Instance())
-    return {index: known.get(index, bytes(48)) for index in range(asked.REGISTERS)}
+def pcrs(lab: Lab) -> dict[int, bytes]:
+    """What the probe's PCRs hold at its start."""
+    known = all_pcrs(lab.images[PARENT].pcrs)
+    return {index: known.get(index, bytes(48)) for index in range(asked.PCRS)}
 
 
 def attestation(answers: dict[str, Any], name: str, lab: Lab) -> Attestation:
     document = bytes.fromhex(answers["documents"][name])
     return verify_attestation(
-        document, root=lab.authorities.pki.root, at=now(), max_age=timedelta(minutes=5)
+        document, root=lab.authorities.root, at=now(), max_age=timedelta(minutes=5)
     )
 
 
@@ -64,17 +63,17 @@ def test_the_module_describes_itself(answers: dict[str, Any]) -> None:
         "version_minor": 0,
         "version_patch": 0,
         "module_id": MODULE_IDS[PROBE],
-        "max_pcrs": asked.REGISTERS,
+        "max_pcrs": asked.PCRS,
         "locked_pcrs": list(range(16)),
         "digest": "SHA384",
     }
 
 
-def test_every_register_is_what_measure_computed(
-    answers: dict[str, Any], registers: dict[int, bytes]
+def test_every_pcr_is_what_measure_computed(
+    answers: dict[str, Any], pcrs: dict[int, bytes]
 ) -> None:
-    assert answers["registers"] == [
-        {"lock": index < 16, "data": registers[index].hex()} for index in range(asked.REGISTERS)
+    assert answers["pcrs"] == [
+        {"lock": index < 16, "data": pcrs[index].hex()} for index in range(asked.PCRS)
     ]
 
 
@@ -85,7 +84,7 @@ def test_random_bytes_are_fresh(answers: dict[str, Any]) -> None:
 
 
 def test_a_document_holds_what_was_given(
-    answers: dict[str, Any], registers: dict[int, bytes], lab: Lab
+    answers: dict[str, Any], pcrs: dict[int, bytes], lab: Lab
 ) -> None:
     full = attestation(answers, "full", lab)
     assert (full.user_data, full.nonce, full.public_key) == (
@@ -94,7 +93,7 @@ def test_a_document_holds_what_was_given(
         asked.PUBLIC_KEY,
     )
     assert full.module_id == MODULE_IDS[PROBE]
-    assert full.pcrs == {index: registers[index] for index in range(16)}
+    assert full.pcrs == {index: pcrs[index] for index in range(16)}
 
 
 def test_a_document_may_hold_nothing_and_the_most(answers: dict[str, Any], lab: Lab) -> None:
@@ -108,9 +107,7 @@ def test_what_the_module_refuses_is_our_typed_error(answers: dict[str, Any]) -> 
     assert answers["refusals"] == REFUSALS
 
 
-def test_raw_requests_through_the_ioctl(
-    answers: dict[str, Any], registers: dict[int, bytes]
-) -> None:
+def test_raw_requests_through_the_ioctl(answers: dict[str, Any], pcrs: dict[int, bytes]) -> None:
     assert NSM_IOCTL_RAW == 0xC0200A00
     raw = answers["raw"]
     decoded = {
@@ -120,18 +117,16 @@ def test_raw_requests_through_the_ioctl(
     }
     assert decoded.pop("describe")["DescribeNSM"]["module_id"] == MODULE_IDS[PROBE]
     assert len(decoded.pop("random")["GetRandom"]["random"]) == 256
-    assert decoded.pop("describe register 0") == {
-        "DescribePCR": {"lock": True, "data": registers[0]}
-    }
+    assert decoded.pop("describe PCR 0") == {"DescribePCR": {"lock": True, "data": pcrs[0]}}
     assert raw["too long"] == f"errno {errno.EMSGSIZE}"
     malformed = {"no CBOR", "cut short", "two items", "longest", "empty"}
     assert decoded == {name: {"Error": "InvalidOperation"} for name in malformed}
 
 
-def test_a_register_is_extended_until_it_is_locked(answers: dict[str, Any]) -> None:
+def test_a_pcr_is_extended_until_it_is_locked(answers: dict[str, Any]) -> None:
     extended = hashlib.sha384(bytes(48) + asked.USER_DATA).hexdigest()
     assert answers["lock"] == [extended, cbor2.dumps("LockPCR").hex(), "NsmReadOnlyIndexError"]
-    assert answers["register"] == {"lock": True, "data": extended}
+    assert answers["pcr"] == {"lock": True, "data": extended}
 
 
 def test_the_driver_offers_device_and_random_generator(answers: dict[str, Any]) -> None:

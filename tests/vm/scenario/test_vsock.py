@@ -8,16 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from foobar_instance.attestation import verify_attestation
-from tests.vm.errors import LabError
 from tests.vm.guest import clients, peers, streams
-from tests.vm.lab import Lab
-from tests.vm.machines import Completed, Job, Machine
+from tests.vm.guest_agent import Completed, Job
+from tests.vm.images import Lab
+from tests.vm.machines import Machine
+from tests.vm.programs import LabError
 from tests.vm.scenario.conftest import WholeJob
 from tests.vm.scenario.stage import (
     ALTERED,
     ENCLAVE,
     PROBE,
-    STEP_SECONDS,
     Stage,
     cli,
     now,
@@ -43,10 +43,10 @@ def error_of(completed: Completed) -> str:
 def hang_create_key(parent: Machine) -> tuple[Job, Job]:
     """A create-key whose enclave waits for KMS, and the peer that is KMS for it."""
     holder = start_python(parent, peers.__name__, "hold", HOLD)
-    holder.wait_for_output(peers.LISTENING, seconds=STEP_SECONDS)
+    holder.wait_for_output(peers.LISTENING)
     endpoint = {"AWS_ENDPOINT_URL_KMS": f"https://{HOLD}"}
     creating = start_cli(parent, "create-key", "--attestation-path", GO, environment=endpoint)
-    holder.wait_for_output(peers.ACCEPTED, seconds=STEP_SECONDS)
+    holder.wait_for_output(peers.ACCEPTED)
     return creating, holder
 
 
@@ -60,7 +60,7 @@ def test_clients_at_once_are_all_answered(parent: Machine, lab: Lab) -> None:
     for answer in answers:
         nonce = base64.b64decode(answer["nonce"])
         document = base64.b64decode(answer["document"])
-        verify_attestation(document, root=lab.authorities.pki.root, at=now(), nonce=nonce)
+        verify_attestation(document, root=lab.authorities.root, at=now(), nonce=nonce)
         nonces.add(nonce)
     assert len(nonces) == CLIENTS
 
@@ -70,7 +70,7 @@ def test_a_user_without_privilege_is_told_to_use_sudo(parent: Machine) -> None:
     assert error_of(relay) == (
         f"error: may not listen at {RELAY}: ports below 1024 need root, so run this with sudo"
     )
-    created = cli(parent, "create-key", "--trust-any-enclave", user="nobody", folder="/tmp")  # noqa: S108
+    created = cli(parent, "create-key", "--trust-any-enclave", user="nobody", directory="/tmp")  # noqa: S108
     assert error_of(created) == (
         f"error: the relay may not listen at {RELAY}: ports below 1024 need root, so run this "
         "command with sudo"
@@ -81,10 +81,10 @@ def test_a_user_without_privilege_is_told_to_use_sudo(parent: Machine) -> None:
 def relay(parent: Machine) -> Iterator[Job]:
     """The relay as a program of its own, for the enclave's CID."""
     job = start_python(parent, "proxy", "--listen", RELAY, "--to", KMS)
-    job.wait_for_output(f"relaying {RELAY} to {KMS}, for CID 16 only", seconds=STEP_SECONDS)
+    job.wait_for_output(f"relaying {RELAY} to {KMS}, for CID 16 only")
     yield job
     job.kill()
-    job.finish(STEP_SECONDS)
+    job.finish()
 
 
 @pytest.mark.usefixtures("relay")
@@ -102,7 +102,7 @@ def test_the_relays_port_is_in_use(parent: Machine) -> None:
 def test_a_stranger_is_refused_and_noted(relay: Job, probe: Machine) -> None:
     dialled = python(probe, peers.__name__, "dial", RELAY)
     assert dialled.stdout.decode().strip() == peers.CLOSED
-    relay.wait_for_output("refused a connection from (17, ", seconds=STEP_SECONDS)
+    relay.wait_for_output("refused a connection from (17, ")
 
 
 @pytest.mark.usefixtures("enclave")
@@ -118,7 +118,7 @@ def test_the_enclave_is_gone_in_the_middle_of_a_request(
     creating, holder = hang_create_key(parent)
     stage.kill(ENCLAVE)
     stage.begin(ALTERED)
-    completed = creating.finish(STEP_SECONDS)
+    completed = creating.finish()
     holder.kill()
     said = error_of(completed)
     assert said.startswith(
@@ -133,14 +133,14 @@ def test_a_stream_is_held_up_by_its_reader_and_arrives_whole(
     target = "127.0.0.1:7000"
     server = start_python(parent, streams.__name__, "serve", target, "--go", GO)
     relay = start_python(parent, "proxy", "--listen", RELAY, "--to", target, "--allow-cid", "17")
-    server.wait_for_output(streams.READY, seconds=STEP_SECONDS)
-    relay.wait_for_output("relaying", seconds=STEP_SECONDS)
+    server.wait_for_output(streams.READY)
+    relay.wait_for_output("relaying")
     client = start_python(probe, streams.__name__, "connect", RELAY, "--go", GO)
-    client.wait_for_output(streams.HELD_UP, seconds=STEP_SECONDS)
-    parent.write_file(GO, b"")
-    server.wait_for_output(streams.HELD_UP, seconds=STEP_SECONDS)
-    probe.write_file(GO, b"")
-    received = [client.finish(STEP_SECONDS), server.finish(STEP_SECONDS)]
+    client.wait_for_output(streams.HELD_UP)
+    parent.agent.write_file(GO, b"")
+    server.wait_for_output(streams.HELD_UP)
+    probe.agent.write_file(GO, b"")
+    received = [client.finish(), server.finish()]
     relay.kill()
     for completed, sender in zip(received, ("serve", "connect"), strict=True):
         digest = hashlib.sha256(streams.content(sender)).hexdigest()
@@ -150,7 +150,7 @@ def test_a_stream_is_held_up_by_its_reader_and_arrives_whole(
 def test_the_enclaves_port_is_in_use(stage: Stage) -> None:
     probe = stage.machine(PROBE)
     holder = start_python(probe, peers.__name__, "hold", "vsock:17:1000")
-    holder.wait_for_output(peers.LISTENING, seconds=STEP_SECONDS)
+    holder.wait_for_output(peers.LISTENING)
     # An enclave takes connections to any CID of its own, and so this one too.
     enclave = python(probe, "foobar_enclave")
     holder.kill()

@@ -4,7 +4,7 @@ but KMS's authority from those on EC2."""
 from pathlib import Path
 
 from foobar_instance.attestation import verify_attestation
-from tests.vm.lab import Lab
+from tests.vm.images import Lab
 from tests.vm.machines import Machine
 from tests.vm.scenario.conftest import LETTERS, WholeJob, host_cli
 from tests.vm.scenario.stage import ALTERED, ENCLAVE, MODULE_IDS, Stage
@@ -17,10 +17,10 @@ def test_the_key_is_made_over_the_relay(job: WholeJob, pcr0: dict[str, str]) -> 
     assert "key arn:aws:kms:us-east-1:123456789012:key/" in said
 
 
-def test_the_attested_registers_are_those_that_measure_prints(
+def test_the_attested_pcrs_are_those_that_measure_prints(
     job: WholeJob, lab: Lab, pcr0: dict[str, str]
 ) -> None:
-    attestation = verify_attestation(job.key, root=lab.authorities.pki.root)
+    attestation = verify_attestation(job.key, root=lab.authorities.root)
     assert attestation.pcrs[0].hex() == pcr0[ENCLAVE]
     assert {index: attestation.pcrs[index] for index in (0, 1, 2)} == lab.images[ENCLAVE].pcrs
     assert attestation.module_id == MODULE_IDS[ENCLAVE]
@@ -36,11 +36,13 @@ def test_the_proof_verifies_in_the_parent(job: WholeJob) -> None:
 
 
 def test_the_proof_verifies_on_another_machine_and_for_this_enclave_alone(
-    job: WholeJob, folder: Path, measurements: dict[str, Path], tmp_path: Path
+    job: WholeJob, lab: Lab, measurements: dict[str, Path], tmp_path: Path
 ) -> None:
     proof = tmp_path / "proof.json"
     proof.write_bytes(job.proof)
-    arguments = ["verify", "--root-path", str(folder / "nitro_root.pem"), "--proof", str(proof)]
+    root = tmp_path / "nitro_root.pem"
+    root.write_bytes(lab.authorities.files[root.name])
+    arguments = ["verify", "--root-path", str(root), "--proof", str(proof)]
     arguments += ["--ciphertext", "-", "--measurements"]
     said = host_cli(*arguments, str(measurements[ENCLAVE]), stdin=job.message)
     assert said.decode().startswith(f"Count 'a': {LETTERS}\n")
