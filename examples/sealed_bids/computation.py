@@ -16,7 +16,7 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from foobar_shared.encoding import base64_field, from_base64, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import Fields, from_base64, parse_json_object, to_base64, to_json
 from foobar_shared.errors import ComputationError, MessageError
 
 __all__ = ["NAME", "SUMMARY", "Bid", "ComputationError", "Result", "Round", "compute"]
@@ -115,7 +115,7 @@ class Bid:
             raise MessageError("not the fields of a bid")
         if not isinstance(amount, str) or not _AMOUNT.fullmatch(amount):
             raise MessageError("the amount is malformed")
-        bidder, signature = (base64_field(fields, name) for name in ("bidder", "signature"))
+        bidder, signature = (Fields("", fields).data(name) for name in ("bidder", "signature"))
         if len(bidder) != _KEY_BYTES or len(signature) != _SIGNATURE_BYTES:
             raise MessageError("the bidder or the signature is malformed")
         keys = tuple(from_base64(key if isinstance(key, str) else "=") for key in roster)
@@ -153,7 +153,7 @@ class Result:
         Raises:
             MessageError: other fields, or a value that no result has.
         """
-        round_sha256, winner = (base64_field(fields, name) for name in ("round", "winner"))
+        round_sha256, winner = (Fields("", fields).data(name) for name in ("round", "winner"))
         price = fields.get("price")
         if len(fields) != 3 or len(round_sha256) != 32 or len(winner) != _KEY_BYTES:
             raise MessageError("not the result of a round")
