@@ -16,16 +16,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from foobar_enclave.cms import decrypt_enveloped_data
 from foobar_enclave.create_key import create_key
-from foobar_enclave.errors import BusyError, DecryptionError, EnclaveError
+from foobar_enclave.errors import BusyError, DecryptionError, EnclaveError, one_line
 from foobar_enclave.kms import KmsConnector
 from foobar_enclave.nsm import NsmDevice
-from foobar_shared import envelope
-from foobar_shared.claims import ResultClaims
+from foobar_shared import computation, envelope, hpke
+from foobar_shared.claims import ComputeClaims, ResultClaims, hash_of_messages, message_hash
 from foobar_shared.envelope import SHARED_SECRET_BYTES
 from foobar_shared.errors import EnvelopeError, LineTooLongError, SharedError
 from foobar_shared.framing import MAX_LINE
 from foobar_shared.messages import (
     AttestationResponse,
+    ComputeMessage,
+    ComputeRequest,
     CreateKeyRequest,
     DecryptRequest,
     ErrorResponse,
@@ -40,7 +42,6 @@ from foobar_shared.messages import (
 MAX_KEYS: Final = 4
 """Keys that are asked for at the same time; each takes a session of the SDK, some 10 MiB."""
 
-_COUNTED: Final = b"a"
 _logger = logging.getLogger(__name__)
 
 
@@ -95,7 +96,7 @@ class EnclaveService:
             response = AttestationResponse(name_of(request), self._attestation(request, line))
         except (EnclaveError, SharedError) as error:
             outcome = type(error).__name__
-            response = ErrorResponse(str(error))
+            response = ErrorResponse(one_line(error))
         except Exception as error:  # noqa: BLE001 - a defect must not end the enclave or speak
             outcome = f"defect:{type(error).__name__}"
             response = ErrorResponse("the enclave failed at this request; its console has the kind")
@@ -111,11 +112,11 @@ class EnclaveService:
             return self._key_attestation(request)
         if isinstance(request, GetAttestationRequest):
             return self._nsm.attest(nonce=request.nonce, public_key=self._public_key)
-        claims = ResultClaims(
-            request_sha256=hashlib.sha256(line).digest(),
-            count=self._plaintext(request).count(_COUNTED),
-        )
-        return self._nsm.attest(user_data=claims.encode(), nonce=request.challenge)
+        if isinstance(request, ComputeRequest):
+            claims = self._compute(request)
+        else:
+            claims = self._decrypt(request, line)
+        return self._nsm.attest(user_data=claims, nonce=request.challenge)
 
     def _key_attestation(self, request: CreateKeyRequest) -> bytes:
         if not self._keys.acquire(blocking=False):
@@ -125,29 +126,62 @@ class EnclaveService:
         finally:
             self._keys.release()
 
-    def _plaintext(self, request: DecryptRequest) -> bytes:
-        """Return the message's plaintext.
+    def _decrypt(self, request: DecryptRequest, line: bytes) -> bytes:
+        """Return the claims for one message of format 1."""
+        plaintext = self._open(
+            request.shared_secret,
+            lambda secret: envelope.decrypt(request.nonce, request.ciphertext, secret),
+        )
+        if plaintext is None:
+            raise DecryptionError
+        result = computation.compute([plaintext])
+        return ResultClaims(hashlib.sha256(line).digest(), result).encode()
 
-        Where KMS's answer does not open, the work goes on with a random secret: an answer that
-        came sooner would tell the parent which of the two layers has failed. That only a secret's
-        size is taken keeps how far its padding was right from being measured.
+    def _compute(self, request: ComputeRequest) -> bytes:
+        """Return the claims for all messages of a request."""
+        opened = [self._open_sealed(message, request) for message in request.messages]
+        plaintexts = [plaintext for plaintext in opened if plaintext is not None]
+        # All are tried first: an answer after the first failure would tell by its time which it is.
+        if len(plaintexts) != len(request.messages):
+            raise DecryptionError
+        hashes = [message_hash(message.enc, message.ciphertext) for message in request.messages]
+        return ComputeClaims(
+            computation=computation.NAME,
+            key_arn=request.key_arn,
+            messages_sha256=hash_of_messages(hashes),
+            messages=len(request.messages),
+            result=computation.compute(plaintexts),
+        ).encode()
+
+    def _open_sealed(self, message: ComputeMessage, request: ComputeRequest) -> bytes | None:
+        return self._open(
+            message.shared_secret,
+            lambda secret: hpke.open_message(
+                message.enc, message.ciphertext, secret, request.public_key, request.key_arn
+            ),
+        )
+
+    def _open(self, shared_secret: bytes, open_message: Callable[[bytes], bytes]) -> bytes | None:
+        """Return a message's plaintext, or None if it does not open.
+
+        If KMS's answer does not open, the work goes on with a random secret: an answer that came
+        sooner would tell the parent which of the two layers has failed. Demanding a secret's size
+        keeps the parent from measuring how much of the padding was right.
         """
         secret, opened = os.urandom(SHARED_SECRET_BYTES), False
         with contextlib.suppress(DecryptionError):
-            secret = decrypt_enveloped_data(
-                request.shared_secret, self._key, size=SHARED_SECRET_BYTES
-            )
+            secret = decrypt_enveloped_data(shared_secret, self._key, size=SHARED_SECRET_BYTES)
             opened = True
         try:
-            plaintext = envelope.decrypt(request.nonce, request.ciphertext, secret)
+            plaintext = open_message(secret)
         except EnvelopeError:
-            opened, plaintext = False, b""
-        if not opened:
-            raise DecryptionError
-        return plaintext
+            return None
+        return plaintext if opened else None
 
 
 def _parse(line: bytes) -> Request:
-    if len(line) >= MAX_LINE:  # the server's reader takes longer ones
+    request = parse_request(line)
+    # Only compute, which the original does not have, may be longer than the original's lines.
+    if len(line) >= MAX_LINE and not isinstance(request, ComputeRequest):
         raise LineTooLongError(f"line longer than {MAX_LINE} bytes")
-    return parse_request(line)
+    return request

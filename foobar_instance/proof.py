@@ -132,7 +132,7 @@ def attested_count(attestation: Attestation, request_line: bytes) -> int:
         raise NotVerifiedError(f"{RESULT} holds no result: {error}") from error
     if not hmac.compare_digest(claims.request_sha256, hashlib.sha256(request_line).digest()):
         raise NotVerifiedError(f"{RESULT} is for another request than the one that was sent")
-    return claims.count
+    return claims.result.count
 
 
 def _check_request(line: bytes, attestation: Attestation, message: Message) -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from foobar_shared.computation import Result
 from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
 from foobar_shared.errors import MessageError
+from foobar_shared.messages import MAX_KEY_ARN, MAX_MESSAGES
 
 CREATE_KEY: Final = "foobar/create-key/1"
 DECRYPT: Final = "foobar/decrypt/1"
+COMPUTE: Final = "foobar/compute/1"
 SHA256_BYTES: Final = 32
 
-_MAX_COUNT: Final = 2**32 - 1
+MAX_RESULT: Final = 512
+"""Longest JSON of a result's fields in bytes: `user_data` has 1,024, and the rest takes its share.
+"""
+
+_MAX_NAME: Final = 64
+_RESERVED: Final = ("request", "type")  # of a decrypt attestation, beside the result's fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +55,63 @@ class KeyClaims:
 
 @dataclass(frozen=True, slots=True)
 class ResultClaims:
-    """A computed result: the request's SHA-256 (32 bytes) and the number of letters `a`."""
+    """The result for one message of format 1, and SHA-256 (32 bytes) of its request line."""
 
     request_sha256: bytes
-    count: int
+    result: Result
 
     def encode(self) -> bytes:
-        """Return the claims as JSON; the original's two fields first."""
+        """Return the claims as JSON; for the original's computation its two fields come first.
+
+        Raises:
+            ValueError: the computation breaks a rule for its result's fields.
+        """
+        fields = _bounded(self.result)
+        return to_json({"request": to_base64(self.request_sha256), **fields, "type": DECRYPT})
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeClaims:
+    """The result over messages of format 2 that were sealed to one key.
+
+    `computation` names what was computed, `messages_sha256` (32 bytes) is `hash_of_messages` of
+    all messages in order, `messages` is their number.
+    """
+
+    computation: str
+    key_arn: str
+    messages_sha256: bytes
+    messages: int
+    result: Result
+
+    def encode(self) -> bytes:
+        """Return the claims as JSON.
+
+        Raises:
+            ValueError: the computation breaks a rule for its name or its result's fields.
+        """
+        if not 0 < len(self.computation) <= _MAX_NAME:
+            raise ValueError("the computation's name is too long")
         return to_json(
-            {"request": to_base64(self.request_sha256), "count": self.count, "type": DECRYPT}
+            {
+                "type": COMPUTE,
+                "computation": self.computation,
+                "keyArn": self.key_arn,
+                "messagesSha256": to_base64(self.messages_sha256),
+                "messages": self.messages,
+                "result": _bounded(self.result),
+            }
         )
+
+
+def message_hash(enc: bytes, ciphertext: bytes) -> bytes:
+    """Return SHA-256 (32 bytes) over `enc` followed by the ciphertext of a message of format 2."""
+    return hashlib.sha256(enc + ciphertext).digest()
+
+
+def hash_of_messages(hashes: Iterable[bytes]) -> bytes:
+    """Return SHA-256 (32 bytes) over the `message_hash` of each message, in order."""
+    return hashlib.sha256(b"".join(hashes)).digest()
 
 
 def parse_key_claims(user_data: bytes | None) -> KeyClaims:
@@ -83,11 +140,40 @@ def parse_result_claims(user_data: bytes | None) -> ResultClaims:
     Raises:
         MessageError: not such claims, of another type, or a field is missing or malformed.
     """
-    fields = Fields("user_data", _claims(user_data, DECRYPT))
+    values = _claims(user_data, DECRYPT)
     return ResultClaims(
-        request_sha256=fields.data("request", length=SHA256_BYTES),
-        count=fields.integer("count", maximum=_MAX_COUNT),
+        request_sha256=Fields("user_data", values).data("request", length=SHA256_BYTES),
+        result=Result.from_fields(
+            {name: value for name, value in values.items() if name not in _RESERVED}
+        ),
     )
+
+
+def parse_compute_claims(user_data: bytes | None) -> ComputeClaims:
+    """Parse the `user_data` of a compute attestation.
+
+    Raises:
+        MessageError: not such claims, of another type, or a field is missing or malformed.
+    """
+    values = _claims(user_data, COMPUTE)
+    fields = Fields("user_data", values)
+    result = values.get("result")
+    if not isinstance(result, dict):
+        raise fields.error("result", "not a JSON object")
+    return ComputeClaims(
+        computation=fields.text("computation", maximum=_MAX_NAME),
+        key_arn=fields.text("keyArn", maximum=MAX_KEY_ARN),
+        messages_sha256=fields.data("messagesSha256", length=SHA256_BYTES),
+        messages=fields.integer("messages", minimum=1, maximum=MAX_MESSAGES),
+        result=Result.from_fields(result),
+    )
+
+
+def _bounded(result: Result) -> dict[str, object]:
+    fields = result.fields()
+    if len(to_json(fields)) > MAX_RESULT or not fields.keys().isdisjoint(_RESERVED):
+        raise ValueError(f"the result's fields are over {MAX_RESULT} bytes or use a reserved name")
+    return fields
 
 
 def _claims(user_data: bytes | None, purpose: str) -> dict[str, object]:

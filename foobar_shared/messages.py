@@ -14,6 +14,14 @@ NONCE_BYTES: Final = 32
 MAX_ENVELOPED_DATA: Final = 6144
 """Longest `CiphertextForRecipient` in bytes (AWS KMS API, DeriveSharedSecret)."""
 
+MAX_MESSAGES: Final = 512
+"""Messages that one compute request holds at most."""
+
+MAX_KEY_ARN: Final = 256
+"""Longest key ARN in characters; an ARN of KMS has some 90."""
+
+_ENC_BYTES: Final = 65  # an uncompressed point on P-256 (SEC 1 section 2.3.3)
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -59,13 +67,42 @@ class DecryptRequest:
     challenge: bytes | None = None
 
 
-Request: TypeAlias = CreateKeyRequest | GetAttestationRequest | DecryptRequest
-RequestName: TypeAlias = Literal["createKey", "getAttestation", "decrypt"]
+@dataclass(frozen=True, slots=True)
+class ComputeMessage:
+    """One message of format 2 in a compute request.
+
+    `shared_secret` is KMS's `CiphertextForRecipient` (CMS EnvelopedData, BER), `enc` the sender's
+    ephemeral public key (65 bytes), `ciphertext` ends in the 16-byte tag.
+    """
+
+    shared_secret: bytes = field(repr=False)
+    enc: bytes
+    ciphertext: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeRequest:
+    """Hands over what the enclave needs to open messages and compute one result over all of them.
+
+    `key_arn` and `public_key` (DER SubjectPublicKeyInfo, P-256) are the attested key's. They come
+    from the parent and need no trust: a message opens under the key alone that it was sealed to.
+    `challenge` is 32 bytes.
+    """
+
+    key_arn: str
+    public_key: bytes
+    messages: tuple[ComputeMessage, ...]
+    challenge: bytes
+
+
+Request: TypeAlias = CreateKeyRequest | GetAttestationRequest | DecryptRequest | ComputeRequest
+RequestName: TypeAlias = Literal["createKey", "getAttestation", "decrypt", "compute"]
 
 _NAMES: Final[dict[type[Request], RequestName]] = {
     CreateKeyRequest: "createKey",
     GetAttestationRequest: "getAttestation",
     DecryptRequest: "decrypt",
+    ComputeRequest: "compute",
 }
 
 
@@ -109,7 +146,7 @@ def parse_request(line: bytes) -> Request:
     given = [name for name in _NAMES.values() if message.get(name) is not None]
     if len(given) != 1:
         raise MessageError(
-            "exactly one of createKey, getAttestation and decrypt must be set, "
+            "exactly one of createKey, getAttestation, decrypt and compute must be set, "
             + (f"not {' and '.join(given)}" if given else "none is")
         )
     fields = Fields(given[0], message[given[0]])
@@ -117,6 +154,8 @@ def parse_request(line: bytes) -> Request:
         return _parse_create_key(fields)
     if given[0] == "getAttestation":
         return GetAttestationRequest(nonce=_nonce(fields, "nonce"))
+    if given[0] == "compute":
+        return _parse_compute(fields)
     return DecryptRequest(
         shared_secret=fields.data("sharedSecret"),
         nonce=fields.data("nonce"),
@@ -167,6 +206,20 @@ def _request_fields(request: Request) -> dict[str, object]:
         }
     elif isinstance(request, GetAttestationRequest):
         fields = {"nonce": request.nonce}
+    elif isinstance(request, ComputeRequest):
+        fields = {
+            "keyArn": request.key_arn,
+            "publicKey": request.public_key,
+            "messages": [
+                {
+                    "sharedSecret": to_base64(message.shared_secret),
+                    "e": to_base64(message.enc),
+                    "c": to_base64(message.ciphertext),
+                }
+                for message in request.messages
+            ],
+            "challenge": request.challenge,
+        }
     else:
         fields = {
             "sharedSecret": request.shared_secret,
@@ -193,6 +246,22 @@ def _parse_create_key(fields: Fields) -> CreateKeyRequest:
             token=credentials.text("Token"),
         ),
         nonce=_nonce(fields, "nonce"),
+    )
+
+
+def _parse_compute(fields: Fields) -> ComputeRequest:
+    return ComputeRequest(
+        key_arn=fields.text("keyArn", maximum=MAX_KEY_ARN),
+        public_key=fields.data("publicKey"),
+        messages=tuple(
+            ComputeMessage(
+                shared_secret=message.data("sharedSecret"),
+                enc=message.data("e", length=_ENC_BYTES),
+                ciphertext=message.data("c"),
+            )
+            for message in fields.objects("messages", maximum=MAX_MESSAGES)
+        ),
+        challenge=fields.data("challenge", length=NONCE_BYTES),
     )
 
 

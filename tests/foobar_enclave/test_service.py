@@ -102,7 +102,7 @@ def test_decrypt_counts_and_attests_the_request(plaintext: bytes, count: int) ->
     line = encode_request(decrypt_request(plaintext))
     fields = attested(make().handle(line + b"\n"), "decrypt")
     claims = parse_result_claims(fields["user_data"])
-    assert claims.count == count
+    assert claims.result.count == count
     assert claims.request_sha256 == hashlib.sha256(line).digest()
     assert fields["nonce"] == NONCE
 
@@ -241,7 +241,7 @@ REFUSED = {
     b"": "not valid JSON",
     b"\xff": "not valid UTF-8",
     b"[]": "not a JSON object",
-    b"{}": "exactly one of createKey, getAttestation and decrypt must be set, none is",
+    b"{}": "exactly one of createKey, getAttestation, decrypt and compute must be set, none is",
     b'{"getAttestation":{},"decrypt":{}}': "not getAttestation and decrypt",
     b'{"getAttestation":1}': "getAttestation: not a JSON object",
     b'{"getAttestation":{"nonce":"AAAA"}}': "getAttestation.nonce: not 32 bytes",
@@ -362,4 +362,4 @@ def test_any_change_of_a_request_gets_exactly_one_line(data: st.DataObject) -> N
 @given(plaintext=st.binary(max_size=2000))
 def test_any_plaintext_is_counted(plaintext: bytes) -> None:
     fields = attested(SERVICE.handle(encode_request(decrypt_request(plaintext))), "decrypt")
-    assert parse_result_claims(fields["user_data"]).count == plaintext.count(b"a")
+    assert parse_result_claims(fields["user_data"]).result.count == plaintext.count(b"a")

@@ -8,10 +8,12 @@ from datetime import datetime
 from foobar_instance.errors import InstanceError
 from foobar_shared import envelope
 from foobar_shared.claims import KeyClaims, ResultClaims
+from foobar_shared.computation import Result
 from foobar_shared.messages import (
     AttestationResponse,
     CreateKeyRequest,
     DecryptRequest,
+    GetAttestationRequest,
     Request,
     encode_response,
     name_of,
@@ -34,7 +36,7 @@ class FakeEnclave:
     key_nonce: Callable[[bytes], bytes | None] = lambda nonce: nonce
     result_nonce: Callable[[bytes], bytes | None] = lambda nonce: nonce
     result: Callable[[bytes], bytes | None] = lambda line: ResultClaims(
-        hashlib.sha256(line).digest(), 3
+        hashlib.sha256(line).digest(), Result(3)
     ).encode()
     result_pcr0: bytes | None = None
     result_timestamp: datetime | None = None
@@ -43,7 +45,7 @@ class FakeEnclave:
     def __call__(self, line: bytes) -> bytes:
         self.lines.append(line)
         request = parse_request(line)
-        if not isinstance(request, DecryptRequest):
+        if isinstance(request, CreateKeyRequest | GetAttestationRequest):
             assert request.nonce is not None
             user_data = None
             if isinstance(request, CreateKeyRequest):
@@ -55,6 +57,7 @@ class FakeEnclave:
                 timestamp=self.timestamp,
             )
             return encode_response(AttestationResponse(name_of(request), document))
+        assert isinstance(request, DecryptRequest)
         assert request.challenge is not None
         document = self.sign(
             self.result(line),

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from foobar_instance.proof import parse_proof
 from foobar_shared.claims import ResultClaims
+from foobar_shared.computation import Result
 from foobar_shared.encoding import to_base64
 from foobar_shared.envelope import encode_message
 from tests.foobar_instance.conftest import Run
@@ -72,7 +73,7 @@ def test_json_says_what_the_result_rests_on(shell: Run, job: Job) -> None:
 def test_a_result_that_does_not_verify_leaves_nothing(
     shell: Run, job: Job, directory: Path
 ) -> None:
-    job.enclave.result = lambda _: ResultClaims(bytes(32), 3).encode()
+    job.enclave.result = lambda _: ResultClaims(bytes(32), Result(3)).encode()
     ran = shell(*job.decrypt, "--proof", "result.json")
     assert ran.code == 3
     assert ran.error.startswith("the result's attestation is for another request")

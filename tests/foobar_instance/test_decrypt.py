@@ -18,12 +18,13 @@ from foobar_instance.errors import (
 )
 from foobar_instance.proof import Result
 from foobar_instance.trust import Trust
+from foobar_shared import computation
 from foobar_shared.addresses import Address, UnixAddress
 from foobar_shared.claims import ResultClaims
 from foobar_shared.messages import (
-    CreateKeyRequest,
     DecryptRequest,
     ErrorResponse,
+    GetAttestationRequest,
     encode_response,
     parse_request,
 )
@@ -122,7 +123,7 @@ def test_no_two_nonces_are_alike(job: Job) -> None:
     job.run()
     nonces = set()
     for request in job.enclave.requests:
-        assert not isinstance(request, CreateKeyRequest)
+        assert isinstance(request, GetAttestationRequest | DecryptRequest)
         nonces.add(request.challenge if isinstance(request, DecryptRequest) else request.nonce)
     assert len(nonces) == len(job.enclave.lines) == 4
 
@@ -180,7 +181,11 @@ def test_an_enclave_that_is_trusted_but_is_not_the_keys(job: Job) -> None:
         ({"result_pcr0": DEBUG_PCR0}, "does not verify: .*debug"),
         ({"result_pcr0": OTHER_PCR0}, "has another PCR0 than the key's"),
         (
-            {"result": lambda line: ResultClaims(hashlib.sha256(line + b" ").digest(), 3).encode()},
+            {
+                "result": lambda line: ResultClaims(
+                    hashlib.sha256(line + b" ").digest(), computation.Result(3)
+                ).encode()
+            },
             "is for another request than the one that was sent",
         ),
         ({"result": lambda _: None}, "holds no result"),

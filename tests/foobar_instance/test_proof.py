@@ -23,6 +23,7 @@ from foobar_instance.proof import (
 )
 from foobar_shared import envelope
 from foobar_shared.claims import ResultClaims
+from foobar_shared.computation import Result
 from foobar_shared.envelope import parse_message
 from foobar_shared.messages import DecryptRequest, GetAttestationRequest, Request, encode_request
 from tests.conftest import stride
@@ -47,7 +48,7 @@ ANY = SIGN.trust(None)
 
 
 def result_document(request: bytes, **changes: object) -> bytes:
-    claims = ResultClaims(hashlib.sha256(request).digest(), 4)
+    claims = ResultClaims(hashlib.sha256(request).digest(), Result(4))
     fields: dict[str, object] = {"nonce": CHALLENGE} | changes
     return SIGN(claims.encode(), **fields)  # type: ignore[arg-type]
 

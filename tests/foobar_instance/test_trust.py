@@ -24,6 +24,7 @@ from foobar_instance.trust import (
     refusal,
 )
 from foobar_shared.claims import ResultClaims
+from foobar_shared.computation import Result
 from tests.foobar_instance.conftest import Told
 from tests.support.documents import (
     ACCOUNT,
@@ -325,7 +326,8 @@ def test_the_attested_key(sign: Signer) -> None:
 
 
 @pytest.mark.parametrize(
-    "user_data", [None, b"", b"{}", b"hello", b"[" * 1000, ResultClaims(bytes(32), 4).encode()]
+    "user_data",
+    [None, b"", b"{}", b"hello", b"[" * 1000, ResultClaims(bytes(32), Result(4)).encode()],
 )
 def test_claims_of_another_type(sign: Signer, user_data: bytes | None) -> None:
     refused_claims(sign, sign(user_data))

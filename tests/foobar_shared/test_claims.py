@@ -1,21 +1,27 @@
 """user_data: what the enclave attests, separated by purpose."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from foobar_shared.claims import (
+    MAX_RESULT,
+    ComputeClaims,
     KeyClaims,
     ResultClaims,
+    parse_compute_claims,
     parse_key_claims,
     parse_result_claims,
 )
+from foobar_shared.computation import Result
+from foobar_shared.encoding import to_json
 from foobar_shared.errors import MessageError
 
 KEY = KeyClaims("id", "arn:aws:kms:us-east-1:1:key/id", b"der", "us-east-1", bytes(32))
-RESULT = ResultClaims(bytes(32), 4)
+RESULT = ResultClaims(bytes(32), Result(4))
 
 
 def changed(claims: KeyClaims | ResultClaims, **fields: object) -> bytes:
@@ -40,7 +46,7 @@ def test_key_claims_round_trip(public_key: bytes, policy_sha256: bytes) -> None:
 
 @given(st.binary(min_size=32, max_size=32), st.integers(0, 2**32 - 1))
 def test_result_claims_round_trip(request_sha256: bytes, count: int) -> None:
-    claims = ResultClaims(request_sha256, count)
+    claims = ResultClaims(request_sha256, Result(count))
     assert parse_result_claims(claims.encode()) == claims
 
 
@@ -115,3 +121,41 @@ def test_bad_key_claims(fields: dict[str, object]) -> None:
 def test_bad_result_claims(fields: dict[str, object]) -> None:
     with pytest.raises(MessageError):
         parse_result_claims(changed(RESULT, **fields))
+
+
+COMPUTED = ComputeClaims("foobar/count-a/1", KEY.key_arn, bytes(32), 512, Result(4))
+
+
+def test_compute_claims_come_back_as_they_were() -> None:
+    assert parse_compute_claims(COMPUTED.encode()) == COMPUTED
+
+
+def test_the_largest_compute_claims_fit_user_data() -> None:
+    longest = replace(COMPUTED, computation="n" * 64, key_arn="k" * 256)
+    room = MAX_RESULT - len(to_json(Result(4).fields()))
+    assert len(longest.encode()) + room <= 1024
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"type": "foobar/decrypt/1"}, "type: not foobar/compute/1"),
+        ({"computation": None}, "computation: missing"),
+        ({"keyArn": ""}, "keyArn: not 1 to 256"),
+        ({"messagesSha256": "AAAA"}, "messagesSha256: not 32 bytes"),
+        ({"messages": 0}, "messages: not an integer from 1 to 512"),
+        ({"messages": 513}, "messages: not an integer from 1 to 512"),
+        ({"result": None}, "result: not a JSON object"),
+        ({"result": {"count": -1}}, "not a count"),
+        ({"result": {"count": 1, "more": 1}}, "not a count"),
+    ],
+)
+def test_malformed_compute_claims(fields: dict[str, object], text: str) -> None:
+    changed_claims = json.dumps(json.loads(COMPUTED.encode()) | fields).encode()
+    with pytest.raises(MessageError, match=text):
+        parse_compute_claims(changed_claims)
+
+
+def test_a_name_that_is_too_long_is_a_defect() -> None:
+    with pytest.raises(ValueError, match="name"):
+        replace(COMPUTED, computation="n" * 65).encode()

@@ -322,7 +322,7 @@ def test_formats_are_told_apart() -> None:
     [
         ("", "JSON"),
         ("é", "base64url"),
-        ("e30", "e is missing"),  # by the rules of format 1
+        ("e30", "e: missing"),  # by the rules of format 1
         (as_text([]), "not a JSON object"),
         (as_text(FIELDS)[:-4], "not valid JSON"),
         (as_text(FIELDS) + "=", "one spelling"),
@@ -335,14 +335,14 @@ def test_formats_are_told_apart() -> None:
         (as_text(FIELDS | {"v": 3}), "format"),
         (as_text(FIELDS | {"v": None}), "format"),
         (as_text(FIELDS | {"v": "2"}), "format"),
-        (as_text(FIELDS | {"k": b64(bytes(7))}), "k is not 8 bytes"),
-        (as_text(FIELDS | {"k": 1}), "k is missing"),
-        (as_text(FIELDS | {"e": b64(PUBLIC)}), "not a point on P-256"),
+        (as_text(FIELDS | {"k": b64(bytes(7))}), "k: not 8 bytes"),
+        (as_text(FIELDS | {"k": 1}), "k: not base64 text"),
+        (as_text(FIELDS | {"e": b64(PUBLIC)}), "e: not 65 bytes"),
         (as_text(FIELDS | {"e": b64(b"\x04" + bytes(64))}), "not a point on P-256"),
-        (as_text(FIELDS | {"e": b64(b"\x02" + POINT[1:33])}), "not a point on P-256"),
+        (as_text(FIELDS | {"e": b64(b"\x02" + POINT[1:33])}), "e: not 65 bytes"),
         (as_text(FIELDS | {"c": b64(bytes(47))}), "c has 47 bytes"),
         (as_text(FIELDS | {"c": b64(bytes(MAX_CIPHERTEXT + 1))}), "c has"),
-        (as_text(FIELDS | {"c": "AAB="}), "c is not canonical base64"),
+        (as_text(FIELDS | {"c": "AAB="}), "c: not canonical base64"),
         ("A" * (MAX_MESSAGE + 1), "longer than"),
     ],
 )

@@ -62,7 +62,7 @@ exec /usr/sbin/qemu-ga --method=virtio-serial --path=/dev/vport0p1 --statedir=/r
 # The enclave's file that says whose TLS certificates KMS may have.
 ROOTS: Final = "app/foobar_enclave/amazon_roots.pem"
 # The line of the enclave's code that the altered image has otherwise.
-COUNTED: Final = (b'_COUNTED: Final = b"a"', b'_COUNTED: Final = b"e"')
+COUNTED: Final = (b'plaintext.count(b"a")', b'plaintext.count(b"e")')
 SECONDS: Final = 120.0
 IMAGE_SECONDS: Final = 400.0
 
