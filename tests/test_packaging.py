@@ -53,6 +53,13 @@ def test_the_locks_agree_with_each_other() -> None:
         assert len(shared) == len(pinned(lock)) - len(further), lock.stem
 
 
+def test_the_enclave_holds_its_libraries_and_what_they_need_and_nothing_else() -> None:
+    needed = {"asn1crypto", "boto3", "cbor2", "cryptography"}
+    needed |= {"botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"}  # boto3's
+    needed |= {"cffi", "pycparser", "typing-extensions"}  # cryptography's
+    assert pinned(ROOT / "requirements/enclave.txt").keys() <= needed
+
+
 def test_the_locks_hold_what_the_project_declares() -> None:
     data = project()
     table = data["project"]
