@@ -117,7 +117,10 @@ def job(stage: Stage, measurements: dict[str, Path], services: None) -> WholeJob
     encrypted = cli(parent, "encrypt", "--plaintext", "-", stdin=PLAINTEXT)
     message = encrypted.stdout
     decrypted = cli(parent, "decrypt", "--proof", "proof.json", "--ciphertext", "-", stdin=message)
-    verified = cli(parent, "verify", "--proof", "proof.json", "--ciphertext", "-", stdin=message)
+    pin = ("--measurements", stages.MEASUREMENTS)  # verify takes no default file
+    verified = cli(
+        parent, "verify", "--proof", "proof.json", *pin, "--ciphertext", "-", stdin=message
+    )
     for completed in (created, encrypted, decrypted, verified):
         assert completed.code == 0, completed.stderr.decode()
     return WholeJob(
