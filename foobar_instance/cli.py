@@ -300,7 +300,8 @@ def describe_command(
 ) -> None:
     """Show any Nitro Enclave's attestation document.
 
-    PATH is a file, or - for standard input: raw, base64 or hexadecimal. The document is judged
+    PATH is a file, or - for standard input: raw, base64, hexadecimal, a data: URI, or JSON with one
+    of them or with a list of integers. The document is judged
     under the root at its own signed time, with no enclave pinned: the exit code is 0 if it
     verifies, 3 if not.
     """

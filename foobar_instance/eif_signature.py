@@ -43,6 +43,7 @@ def verified_signer(section: bytes, pcr0: bytes) -> x509.Certificate:
         first = _decode(section)[0]
         certificate = x509.load_pem_x509_certificate(bytes(first["signing_certificate"]))
         key = certificate.public_key()
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc  # the year 0
     except Exception as error:  # the libraries do not bound what they raise
         raise ImageError("its signature section holds no certificate") from error
     try:
