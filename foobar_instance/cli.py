@@ -300,7 +300,8 @@ def describe_command(
 ) -> None:
     """Show any Nitro Enclave's attestation document.
 
-    PATH is a file, or - for standard input: raw, base64 or hexadecimal. The document is judged
+    PATH is a file, or - for standard input: raw, base64, hexadecimal, a data: URI, or JSON with one
+    of them or with a list of integers. The document is judged
     under the root at its own signed time, with no enclave pinned: the exit code is 0 if it
     verifies, 3 if not.
     """
@@ -320,19 +321,26 @@ def describe_command(
 
 @cli.command("measure")
 @click.argument("image", type=click.Path(path_type=Path))
+@click.option(
+    "--allow-unknown-flags",
+    is_flag=True,
+    help="Measure an image with header flags that may change PCR0 (warns).",
+)
 @verbosity_options
-def measure_command(image: Path, **common: Any) -> None:
+def measure_command(image: Path, allow_unknown_flags: bool, **common: Any) -> None:
     """Compute the PCRs of an enclave image file, without nitro-cli.
 
-    Prints the JSON that nitro-cli build-enclave prints, for --measurements.
+    Prints the JSON that nitro-cli build-enclave prints, for --measurements. The signature of a
+    signed image is checked; PCR8 is that of its certificate.
 
     \b
       foobar-instance measure IMAGE.eif > foobar-enclave.measurements.json
     """
     from foobar_instance.eif import measure_image
 
-    _progress(common)
-    write_stdout(measure_image(image).as_nitro_cli_json())
+    measured = measure_image(image, allow_unknown_flags=allow_unknown_flags)
+    measured.tell(_progress(common), _now())
+    write_stdout(measured.as_nitro_cli_json())
 
 
 def _progress(common: dict[str, Any]) -> Progress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import math
@@ -28,12 +27,14 @@ from foobar_instance.attestation import (
 )
 from foobar_instance.errors import NotVerifiedError
 from foobar_instance.trust import refusal
+from foobar_shared.encoding import parse_json
+from foobar_shared.errors import MessageError
 
 # Hostile certificates make `cryptography` warn; a user can do nothing about it.
 warnings.filterwarnings("ignore", module=re.escape(__name__))
 
-MAX_INPUT: Final = 64 * 1024
-"""Longest input in bytes; the longest genuine document has 7,539, in hexadecimal twice as many."""
+MAX_INPUT: Final = 256 * 1024
+"""Longest input in bytes; the longest genuine document has 7,539, one JSON number a line each."""
 
 # AWS Nitro Enclaves user guide, "Cryptographic attestation".
 _PCR_MEANINGS: Final = {
@@ -43,13 +44,22 @@ _PCR_MEANINGS: Final = {
     3: "IAM role",
     4: "instance id",
     8: "signing cert",
+    17: "sandbox policy",
+}
+_KINDS: Final = {
+    "enclave": "Nitro Enclave",
+    "sandbox": "PCR17 is set, as in a Nitro Sandbox: PCR17 tells what it runs",
+    "unknown": "not known: the module id is no enclave's, and PCR17 is not set",
 }
 _WIDTH: Final = 80
 _INDENT: Final = 12
 _MAX_LINES: Final = 12
 _COSE_FIRST_BYTES: Final = (b"\x84", b"\xd2")  # an array of 4, or tag 18 (RFC 9052 section 4.2)
+_MEMBERS: Final = ("attestation", "document", "attestationDocument", "attestation_doc")
+_MAX_NESTING: Final = 1  # of objects around the one that holds the document
+_DATA_URI: Final = re.compile(rb"data:[^,]*,", re.IGNORECASE)  # RFC 2397
 _STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
-_MODULE_ID: Final = re.compile(r"(i-[0-9a-f]+)-[0-9a-z]+", re.ASCII)
+_MODULE_ID: Final = re.compile(r"(i-[0-9a-f]+)-([0-9a-z]+)", re.ASCII)
 _LEAF_REGION: Final = re.compile(r"\.([a-z0-9-]+)\.aws", re.ASCII)
 
 
@@ -71,6 +81,14 @@ class Description:
         """The parent's instance id, where the module id has the form of AWS's."""
         match = _MODULE_ID.fullmatch(self.attestation.module_id)
         return match[1] if match else None
+
+    @property
+    def kind(self) -> str:
+        """What has the document made, as far as it tells: `enclave`, `sandbox` or `unknown`."""
+        if self.attestation.is_sandbox:
+            return "sandbox"
+        match = _MODULE_ID.fullmatch(self.attestation.module_id)
+        return "enclave" if match and match[2].startswith("enc") else "unknown"
 
     @property
     def region(self) -> str | None:
@@ -107,25 +125,59 @@ def describe(
 
 
 def decode_input(data: bytes) -> bytes:
-    """Return the raw document in `data`: raw, base64 (of either alphabet) or hexadecimal.
+    """Return the raw document in `data`.
+
+    It may be raw, base64 (of either alphabet), hexadecimal (0x or not), a data: URI of base64, a
+    JSON list of integers, or an answer in JSON with any of these in a member such as `attestation`.
 
     Raises:
-        NotVerifiedError: too long, or none of the three.
+        NotVerifiedError: too long, or none of these.
     """
     if len(data) > MAX_INPUT:
         raise NotVerifiedError(f"the input is no attestation document: over {MAX_INPUT} bytes")
     if data.startswith(_COSE_FIRST_BYTES):
         return data
-    text = b"".join(data.split())
-    if re.fullmatch(rb"(?:[0-9A-Fa-f]{2})+", text):
-        return bytes.fromhex(text.decode("ascii"))
-    text = text.rstrip(b"=").translate(_STANDARD_ALPHABET)
     try:
-        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
-    except binascii.Error as error:
+        if data.lstrip().startswith((b"{", b"[", b'"')):
+            return _from_json(parse_json(data), _MAX_NESTING)
+        return _from_text(data)
+    except (ValueError, MessageError) as error:
         raise NotVerifiedError(
-            "the input is no attestation document: neither raw, nor base64, nor hexadecimal"
+            "the input is no attestation document: neither raw, nor base64, hexadecimal, a data: "
+            "URI, or JSON with one of them"
         ) from error
+
+
+def _from_json(value: object, nesting: int) -> bytes:
+    if isinstance(value, str):
+        return _from_text(value.encode("ascii"))
+    if isinstance(value, list):
+        if not all(type(number) is int for number in value):
+            raise ValueError
+        return bytes(value)
+    if not isinstance(value, dict):
+        raise ValueError
+    found = [value[name] for name in _MEMBERS if value.get(name) is not None]
+    # A message such as {"decrypt": {"attestation": ...}} has the document one object deeper.
+    if not found and nesting:
+        inner = [item for item in value.values() if isinstance(item, dict)]
+        found = [item for item in inner if any(item.get(name) for name in _MEMBERS)]
+    if len(found) != 1:
+        raise ValueError
+    return _from_json(found[0], nesting - 1)
+
+
+def _from_text(data: bytes) -> bytes:
+    text = b"".join(data.split())
+    uri = _DATA_URI.match(text)
+    if uri:
+        if not uri[0].lower().endswith(b";base64,"):
+            raise ValueError
+        text = text[uri.end() :]
+    if re.fullmatch(rb"(?:0[xX])?(?:[0-9A-Fa-f]{2})+", text):
+        return bytes.fromhex(text.decode("ascii").lower().removeprefix("0x"))
+    text = text.rstrip(b"=").translate(_STANDARD_ALPHABET)
+    return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
 
 
 def as_json(description: Description) -> str:
@@ -138,6 +190,7 @@ def as_json(description: Description) -> str:
             "rule": error.rule if error else None,
             "error": str(error) if error else None,
             "bytes": description.size,
+            "kind": description.kind,
             "moduleId": attestation.module_id,
             "instanceId": description.instance_id,
             "region": description.region,
@@ -181,6 +234,7 @@ def as_text(description: Description) -> str:
 def _head(description: Description) -> Iterator[str]:
     attestation, instance_id = description.attestation, description.instance_id
     yield f"Attestation document, {description.size:,} bytes\n"
+    yield _row("kind", _KINDS[description.kind])
     yield _row("module", attestation.module_id)
     if instance_id:
         # PCR4 is SHA-384 over 48 zero bytes and the instance id.

@@ -43,6 +43,7 @@ _PCR: Final = re.compile(r"([0-9]{1,2})=([0-9A-Fa-f]+)", re.ASCII)
 _KEY_ARN: Final = re.compile(r"arn:([^:]+):kms:([^:]+):[0-9]{12}:key/([^:]+)", re.ASCII)
 _HINTS: Final = {
     "measurements": "is this the enclave that you built? See --measurements and --pcr0",
+    "sandbox-pcr17": "a Nitro Sandbox? Pin its policy with --pcr 17=HEX too",
     "debug-mode": "start the enclave without --debug-mode, or, for a test, give --allow-debug "
     "--trust-any-enclave instead of --measurements or --pcr0",
     "chain-order": "the document is under another root: AWS's other partition, or an emulator's",

@@ -40,21 +40,31 @@ def to_json(value: object) -> bytes:
 
 
 def parse_json_object(text: bytes) -> dict[str, object]:
-    """Parse `text` as one JSON object (RFC 8259) in UTF-8.
+    """Parse `text` as one JSON object, as `parse_json` does.
 
     Raises:
-        MessageError: not UTF-8, not JSON, not an object, a key given twice, or nested too deep.
+        MessageError: see `parse_json`, or not an object.
+    """
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise MessageError("not a JSON object")
+    return value
+
+
+def parse_json(text: bytes) -> object:
+    """Parse `text` as one JSON value (RFC 8259) in UTF-8.
+
+    Raises:
+        MessageError: not UTF-8, not JSON, a key given twice, or nested too deep.
     """
     try:
-        value = _DECODER.decode(text.decode("utf-8"))
+        value: object = _DECODER.decode(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise MessageError("not valid UTF-8") from error
     except ValueError as error:
         raise MessageError("not valid JSON") from error
     except RecursionError:
         raise MessageError("JSON nested too deep") from None
-    if not isinstance(value, dict):
-        raise MessageError("not a JSON object")
     return value
 
 

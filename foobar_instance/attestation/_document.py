@@ -14,6 +14,7 @@ from foobar_instance.attestation._rules import kind
 from foobar_shared.key_policy import PCR_BYTES, is_debug_mode
 
 _MANDATORY: Final = ("module_id", "digest", "timestamp", "pcrs", "certificate", "cabundle")
+SANDBOX_PCR: Final = 17  # EKS user guide, "Run a pod in confidential mode"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -28,7 +29,7 @@ class Attestation:
         pcrs: the locked PCRs, index to 48 bytes; read-only.
         certificate: DER of the leaf certificate.
         cabundle: DER of the certificates from the root to the leaf's issuer.
-        public_key: up to 1,024 bytes that the enclave chose, or None; also `user_data` and `nonce`.
+        public_key: up to 4,050 bytes that the enclave chose, or None; also `user_data` and `nonce`.
     """
 
     module_id: str
@@ -48,6 +49,14 @@ class Attestation:
         PCR3 and PCR4 (role and instance) are set in debug mode too, so PCR0 alone decides.
         """
         return is_debug_mode(self.pcrs.get(0, b""))
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Return whether PCR17 is set, as in a confidential Nitro Sandbox of AWS's.
+
+        Its guest measures the policy that says what it runs into PCR17; PCR0 is AWS's own guest.
+        """
+        return any(self.pcrs.get(SANDBOX_PCR, b""))
 
 
 def parse_attestation(document: bytes) -> Attestation:

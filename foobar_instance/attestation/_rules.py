@@ -28,7 +28,9 @@ MAX_DEPTH: Final = 4  # of containers; pcrs is at 2, the rest is for keys that A
 MAX_CERTIFICATE: Final = 1024  # AWS 13, 14
 MAX_CABUNDLE: Final = 8  # AWS sets no bound; genuine bundles hold 4
 MAX_MODULE_ID: Final = 256  # AWS sets no bound; genuine ids have 39 characters
-MAX_FIELD: Final = 1024  # AWS's CDDL; section 3.2.2.2 says 512, genuine documents have 1024
+# AWS says 512 or 1,024, but Nitro has signed a nonce of 1,025. An NSM request has at most 4,096
+# bytes (nsm-api), of which 46 are not the field's where the other two are null.
+MAX_FIELD: Final = 4096 - 46
 MAX_PCRS: Final = 32  # AWS 12
 SIGNATURE_BYTES: Final = 96  # ES384: 48 + 48 (RFC 9053 section 2.1)
 MAX_TIMESTAMP: Final = 253_402_300_799_999  # end of the year 9999, in milliseconds
@@ -153,6 +155,12 @@ DEBUG: Final = Rule(
 )
 MEASUREMENTS: Final = Rule(
     "measurements", "the enclave must have the expected measurements", "own", MeasurementMismatch
+)
+SANDBOX_PCR17: Final = Rule(
+    "sandbox-pcr17",
+    "a document with PCR17 must be compared with an expected PCR17",
+    "own",
+    MeasurementMismatch,
 )
 
 # 5. Freshness

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from foobar_instance.attestation._document import Attestation
-from foobar_instance.attestation._rules import MAX_PCRS, MEASUREMENTS
+from foobar_instance.attestation._document import SANDBOX_PCR, Attestation
+from foobar_instance.attestation._rules import MAX_PCRS, MEASUREMENTS, SANDBOX_PCR17
 from foobar_instance.attestation.errors import MeasurementsError
-from foobar_shared.encoding import parse_json_object
+from foobar_shared.encoding import parse_json
 from foobar_shared.errors import MessageError
 from foobar_shared.key_policy import PCR_BYTES, is_debug_mode
 
@@ -50,11 +50,14 @@ class Measurements:
 
     @classmethod
     def from_nitro_cli_json(cls, path: str | os.PathLike[str]) -> Measurements:
-        """Read the JSON that `nitro-cli build-enclave` prints from a file.
+        """Read from a file what `nitro-cli` prints.
+
+        Its commands build-enclave, describe-eif and, with one enclave, describe-enclaves.
 
         Raises:
-            MeasurementsError: the file can't be read, is not such JSON, or names no PCR0 or an
-                all-zero one, which every debug-mode enclave has (`from_mapping` takes that).
+            MeasurementsError: the file can't be read, is not such JSON, tells of a failed check, or
+                names no PCR0 or an all-zero one, which every debug-mode enclave has
+                (`from_mapping` takes that).
         """
         path = Path(path)
         fields = _measurements_field(path)
@@ -70,7 +73,8 @@ class Measurements:
         """Compare every expected PCR, in constant time.
 
         Raises:
-            MeasurementMismatch: names each PCR that differs or that the document lacks.
+            MeasurementMismatch: names each PCR that differs or that the document lacks; also where
+                the document has a PCR17 and none is expected.
         """
         wrong = [
             f"PCR{index} is {_found(attestation.pcrs.get(index))}, not {expected.hex()}"
@@ -79,6 +83,10 @@ class Measurements:
         ]
         if wrong:
             raise MEASUREMENTS.broken("; ".join(wrong))
+        if attestation.is_sandbox and SANDBOX_PCR not in self.pcrs:
+            raise SANDBOX_PCR17.broken(
+                "none is expected: PCR0 does not tell one sandbox from others"
+            )
 
 
 def _measurements_field(path: Path) -> dict[str, object]:
@@ -90,13 +98,19 @@ def _measurements_field(path: Path) -> dict[str, object]:
     if len(text) > _MAX_FILE:
         raise MeasurementsError(f"{path}: longer than {_MAX_FILE} bytes")
     try:
-        fields = parse_json_object(text).get("Measurements")
+        printed = parse_json(text)
     except MessageError as error:
-        raise MeasurementsError(
-            f"{path}: not what nitro-cli build-enclave prints: {error}"
-        ) from error
-    if not isinstance(fields, dict):
-        raise MeasurementsError(f"{path}: not what nitro-cli build-enclave prints")
+        raise MeasurementsError(f"{path}: not what nitro-cli prints: {error}") from error
+    if isinstance(printed, list):
+        if len(printed) != 1:
+            raise MeasurementsError(f"{path}: {len(printed)} enclaves in it, not one")
+        printed = printed[0]
+    fields = printed.get("Measurements") if isinstance(printed, dict) else None
+    if not isinstance(printed, dict) or not isinstance(fields, dict):
+        raise MeasurementsError(f"{path}: not what nitro-cli prints")
+    for check in ("CheckCRC", "SignatureCheck"):  # of describe-eif
+        if printed.get(check) not in (None, True):
+            raise MeasurementsError(f"{path}: {check} is not true: the image is damaged or forged")
     return fields
 
 

@@ -62,7 +62,10 @@ CONTRACT: dict[str, dict[str, tuple[list[str], str | None]]] = {
         "partition": PINS["partition"],
         "as_json": RESULT["as_json"],
     },
-    "measure": {"image": (["image"], None)},
+    "measure": {
+        "image": (["image"], None),
+        "allow_unknown_flags": (["--allow-unknown-flags"], None),
+    },
 }
 DEFAULTS = {
     "role": "aws-nitro-enclave-foobar-iam-role",

@@ -24,6 +24,7 @@ from foobar_instance.describe import (
     describe,
 )
 from foobar_instance.errors import NotVerifiedError
+from foobar_shared.encoding import to_base64
 from tests.support.forge import (
     bit_string_name,
     long_country,
@@ -141,6 +142,28 @@ def test_hostile_certificates_are_described_without_a_warning(
     assert "NOT VERIFIED" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({}, "enclave", "Nitro Enclave"),
+        ({"pcrs": {0: b"\1" * 48, 17: b"\2" * 48}}, "sandbox", "PCR17 tells what it runs"),
+    ],
+)
+def test_kinds_of_documents(changes: dict[str, object], kind: str, words: str) -> None:
+    description = describe(made(**changes), PKI.root, "a root", now=NOW)
+    assert json.loads(as_json(description))["kind"] == kind
+    assert words in as_text(description)
+    assert description.error is None
+
+
+def test_another_module_id_is_of_no_known_kind() -> None:
+    module_id = "i-0123456789abcdef0-box0123456789abcdef"
+    chain = PKI.issue(module_id, now=NOW)
+    raw = attestation_document(chain, module_id=module_id, pcrs={0: b"\1" * 48}, timestamp=NOW)
+    description = describe(raw, PKI.root, "a root", now=NOW)
+    assert (description.kind, description.error) == ("unknown", None)
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_that_json_lacks_are_no_json(number: str) -> None:
     description = describe(made(user_data=b"[" + number.encode() + b"]"), PKI.root, "a", now=NOW)
@@ -159,8 +182,15 @@ def test_numbers_that_json_lacks_are_no_json(number: str) -> None:
         lambda raw: base64.b64encode(raw).rstrip(b"="),
         lambda raw: raw.hex().encode(),
         lambda raw: raw.hex().upper().encode() + b"\n",
+        lambda raw: b"0x" + raw.hex().encode(),
+        lambda raw: b"data:application/cbor;base64," + base64.b64encode(raw),
+        lambda raw: json.dumps(list(raw), indent=2).encode(),
+        lambda raw: json.dumps(raw.hex()).encode(),
+        lambda raw: json.dumps({"document": list(raw), "n": 1}).encode(),
+        lambda raw: json.dumps({"attestation_doc": "0x" + raw.hex()}).encode(),
+        lambda raw: json.dumps({"x": {"attestationDocument": to_base64(raw)}}).encode(),
+        lambda raw: json.dumps({"decrypt": {"attestation": to_base64(raw), "a": {}}}).encode(),
     ],
-    ids=["raw", "base64", "base64url", "lines", "unpadded", "hex", "HEX"],
 )
 def test_input_forms(encode: object) -> None:
     assert callable(encode)
@@ -168,7 +198,24 @@ def test_input_forms(encode: object) -> None:
         assert decode_input(encode(document)) == document
 
 
-@pytest.mark.parametrize("data", [b"not a document!", b"\0" * (MAX_INPUT + 1), b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"not a document!",
+        b"\0" * (MAX_INPUT + 1),
+        b"\xff\xfe",
+        b"data:,00",
+        b"{}",
+        b"[256]",
+        b"[true]",
+        b"[" * 100_000,
+        b'"\\u00e9"',
+        b'{"attestation": 1}',
+        b'{"attestation": "00", "document": "00"}',
+        b'{"a": {"document": "00"}, "b": {"document": "00"}}',
+        b'{"a": {"b": {"document": "00"}}}',
+    ],
+)
 def test_other_input_is_refused(data: bytes) -> None:
     with pytest.raises(NotVerifiedError, match="no attestation document"):
         decode_input(data)

@@ -15,7 +15,7 @@ from foobar_instance.attestation import Attestation, parse_attestation
 from tests.support.forge import PCRS, chain, document, fields
 from tests.support.issued import MODULE_ID, NOW
 
-BYTES = st.none() | st.binary(max_size=1024)
+BYTES = st.none() | st.binary(max_size=4050)
 KEY = ec.derive_private_key(3, ec.SECP384R1())
 
 

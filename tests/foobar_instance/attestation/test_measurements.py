@@ -113,6 +113,20 @@ def test_what_nitro_cli_prints(tmp_path: Path, text_path: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        printed(PCR0=ONE)
+        | {"EifVersion": 4, "IsSigned": True, "CheckCRC": True, "SignatureCheck": True},
+        [{"EnclaveID": "i-0-enc1", "Flags": "NONE"} | printed(PCR0=ONE)],
+    ],
+    ids=["describe-eif", "describe-enclaves"],
+)
+def test_what_its_other_commands_print(tmp_path: Path, value: object) -> None:
+    path = write(tmp_path / "m.json", value)
+    assert Measurements.from_nitro_cli_json(path).pcrs == {0: b"\1" * 48}
+
+
+@pytest.mark.parametrize(
     ("value", "words"),
     [
         ("", "not valid JSON"),
@@ -121,9 +135,13 @@ def test_what_nitro_cli_prints(tmp_path: Path, text_path: bool) -> None:
         ("[" * 20_000, "nested"),
         ("1" * 5000, "not valid JSON"),
         (f'{{"Measurements": {{"PCR0": "{ONE}", "PCR0": "{TWO}"}}}}', "twice"),
-        ([], "not a JSON object"),
+        ([], "0 enclaves in it"),
+        ([printed(PCR0=ONE)] * 2, "2 enclaves in it"),
+        ([[printed(PCR0=ONE)]], "not what nitro-cli"),
+        (printed(PCR0=ONE) | {"CheckCRC": False}, "CheckCRC is not true"),
+        (printed(PCR0=ONE) | {"SignatureCheck": False}, "SignatureCheck is not true"),
         ({}, "not what nitro-cli"),
-        (None, "not a JSON object"),
+        (None, "not what nitro-cli"),
         ({"Measurements": [ONE]}, "not what nitro-cli"),
         ({"Measurements": None}, "not what nitro-cli"),
         (printed(), "no PCR0"),

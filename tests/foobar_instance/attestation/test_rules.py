@@ -60,7 +60,7 @@ from tests.support.issued import (
 )
 
 SECOND = timedelta(seconds=1)
-NOT_OPTIONAL: tuple[object, ...] = (bytes(1025), "text", 0, [], False)
+NOT_OPTIONAL: tuple[object, ...] = (bytes(4051), "text", 0, [], False)
 P384_OID, UNKNOWN_OID = bytes.fromhex("06052b81040022"), bytes.fromhex("06052b8104007f")
 UNKNOWN_EXTENSION = extension(bytes.fromhex("0603551d1d"), "3000")
 NO_NAME_PERMITTED = extension(bytes.fromhex("0603551d1e"), "3006a0043002a400")
@@ -188,8 +188,8 @@ def left_out(name: str) -> Attestation:
     return check(without(name))
 
 
-def measured(pcrs: Mapping[int, bytes]) -> Attestation:
-    return verify_attestation(document(), root=root(), measurements=Measurements(pcrs))
+def measured(pcrs: Mapping[int, bytes], raw: bytes | None = None) -> Attestation:
+    return verify_attestation(raw or document(), root=root(), measurements=Measurements(pcrs))
 
 
 def aged(moment: datetime) -> Attestation:
@@ -417,6 +417,10 @@ BREAKERS: Mapping[str, list[Check]] = {
         lambda: measured({0: PCRS[0], 8: b"\0" * 48}),
         lambda: measured({0: PCRS[0], 16: b"\0" * 48}),
     ],
+    r.SANDBOX_PCR17.name: [
+        lambda: measured({0: PCRS[0]}, with_pcrs(PCRS | {17: b"\1" * 48})),
+        lambda: measured(PCRS, with_pcrs(PCRS | {17: bytes(47) + b"\1"})),
+    ],
     r.AGE.name: [
         lambda: aged(NOW + timedelta(minutes=5) + timedelta(milliseconds=1)),
         lambda: aged(NOW - timedelta(minutes=1) - timedelta(milliseconds=1)),
@@ -494,6 +498,10 @@ GOOD: Mapping[str, Callable[[], bytes]] = {
     "1024-byte optional fields": lambda: document(
         public_key=b"k" * 1024, user_data=b"u" * 1024, nonce=b"n" * 1024
     ),
+    "the longest public key": lambda: document(public_key=b"k" * 4050),
+    "the longest user data": lambda: document(user_data=b"u" * 4050),
+    "the longest nonce": lambda: document(nonce=b"n" * 4050),
+    "PCR17 and no pin": lambda: with_pcrs(PCRS | {17: b"\1" * 48}),
     "1 PCR": lambda: with_pcrs({0: b"\1" * 48}),
     "16 PCRs": lambda: with_pcrs(dict.fromkeys(range(16), b"\1" * 48)),
     "17 PCRs": lambda: with_pcrs(dict.fromkeys(range(17), b"\1" * 48)),
@@ -515,6 +523,18 @@ def test_what_genuine_documents_do_is_allowed(name: str) -> None:
     assert check(GOOD[name]()).timestamp == NOW
 
 
+def test_a_field_of_the_longest_nsm_request() -> None:
+    names = ("user_data", "nonce", "public_key")
+    request = {"Attestation": dict.fromkeys(names) | {"nonce": bytes(r.MAX_FIELD)}}
+    assert len(cbor2.dumps(request)) == 4096
+
+
+def test_a_sandbox_is_pinned_with_its_pcr17() -> None:
+    policy = {17: b"\1" * 48}
+    assert measured(PCRS | policy, with_pcrs(PCRS | policy)).is_sandbox
+    assert not measured(PCRS, with_pcrs(PCRS | {17: bytes(48)})).is_sandbox
+
+
 def test_both_values_of_s_are_different_documents() -> None:
     given = document()
     assert len({high_s(given, high=True), high_s(given, high=False)}) == 2
@@ -531,7 +551,7 @@ def test_the_borders_of_the_allowed_age(moment: datetime) -> None:
     assert aged(moment).timestamp == NOW
 
 
-@pytest.mark.parametrize("nonce", [b"", b"n", b"n" * 1024])
+@pytest.mark.parametrize("nonce", [b"", b"n", b"n" * 4050])
 def test_a_nonce_that_is_the_request_s(nonce: bytes) -> None:
     assert verify_attestation(document(nonce=nonce), root=root(), nonce=nonce).nonce == nonce
 
