@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped] # comes with moto, its types do not
+import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATE = ROOT / "deploy/cloudformation.yaml"
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc] # for want of types
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML publishes no types
     """Safe loading, plus the tags that CloudFormation adds to YAML."""
 
 
