@@ -81,7 +81,9 @@ def run(
         "DIGEST": DIGEST,
         "NITRO_PCR0": PCR0,
         "MEASURED_PCR0": PCR0,
-        **{f"GIT_{who}_{key}": identity[key] for who in ("AUTHOR", "COMMITTER") for key in identity},
+        **{
+            f"GIT_{who}_{key}": identity[key] for who in ("AUTHOR", "COMMITTER") for key in identity
+        },
     }
     return subprocess.run(
         [checkout / "scripts" / script, *arguments],
