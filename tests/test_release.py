@@ -22,7 +22,7 @@ create) echo c0ffee ;;
 export)
     mkdir -p tree/app tree/etc && echo "${CONTENT-the same}" >tree/app/main.py
     echo library >tree/app/library.so && date +%N >tree/etc/hostname
-    tar -c -C tree . ;;
+    tar -c -C tree app etc ;;
 run)
     out=$(printf '%s\\n' "$@" | sed -n 's|:/out$||p')
     stem=$(printf '%s\\n' "$@" | sed -n 's|^STEM=||p')
