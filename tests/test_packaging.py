@@ -116,7 +116,9 @@ def test_a_machine_without_python_is_told_what_to_install(tmp_path: Path) -> Non
     "script",
     [
         "demo.sh", "test.sh", "test-vm.sh", ".ci/run", "tests/fresh-machine",
-        *(f"scripts/{name}" for name in ("audit", "lock", "pythons", "release", "sbom", "venv")),
+        "scripts/audit", "scripts/check", "scripts/image", "scripts/lock", "scripts/pythons",
+        "scripts/rebuild", "scripts/release", "scripts/sbom", "scripts/venv", "scripts/wheel",
+        "deploy/kubernetes/run-share",
     ],
 )  # fmt: skip
 def test_scripts_can_be_started_and_parsed(script: str) -> None:

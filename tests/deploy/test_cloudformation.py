@@ -193,15 +193,15 @@ def test_user_data_is_a_script_that_reports_how_it_ended(template: dict[str, Any
 
 def test_user_data_uses_files_that_this_project_has(template: dict[str, Any]) -> None:
     script = user_data(template)
-    named = set(re.findall(r"(?:scripts|requirements|deploy)/[\w.-]+", script))
+    named = set(re.findall(r"(?:scripts|requirements|deploy)/[\w.*-]+", script))
     assert named == {
         "scripts/venv",
         "requirements/runtime.txt",
-        "deploy/foobar-enclave.service",
-        "deploy/foobar-relay.service",
+        "deploy/foobar-*.service",
+        "deploy/foobar-*.timer",
     }
-    for name in named:
-        assert (ROOT / name).is_file()
+    for pattern in named:
+        assert list(ROOT.glob(pattern))
 
 
 def test_user_data_configures_the_allocator_as_the_enclave_is_run(
@@ -248,7 +248,7 @@ def test_the_relay_runs_with_no_more_than_it_needs() -> None:
     assert not [line for line in relay if line.startswith("PrivateUsers=")]
 
 
-@pytest.mark.parametrize("name", ["foobar-enclave.service", "foobar-relay.service"])
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "deploy").glob("foobar-*")))
 def test_systemd_accepts_the_units(name: str) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:

@@ -1,4 +1,4 @@
-"""docs/aws-setup.md: the set-up by hand is the template's, and the errors are the programs'."""
+"""docs/operations.md: the set-up by hand is the template's, and the errors are the programs'."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.deploy.template import ROOT, TEMPLATE, load
 
-PAGE = (ROOT / "docs/aws-setup.md").read_text()
+PAGE = (ROOT / "docs/operations.md").read_text()
 
 
 def shown_policy(name: str) -> object:
@@ -65,6 +65,8 @@ def test_the_explained_errors_are_the_programs() -> None:
         "KMS can't be asked",
         "docker does not answer",
         "no measurement pins the enclave",
+        "no enclave answers at",
+        "the relay can't listen at",
     ):
         assert error in PAGE, error
         assert error in texts, error
