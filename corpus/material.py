@@ -230,7 +230,7 @@ def fields(of: NitroChain | None = None, /, **changes: object) -> dict[str, obje
         "certificate": using.certificate,
         "cabundle": list(using.cabundle),
         "public_key": None,
-        "user_data": b"user data",
+        "user_data": b"user data " * 18,
         "nonce": NONCE,
     } | changes
 

@@ -26,16 +26,21 @@ Row = Mapping[str, Any]
 def main(arguments: Sequence[str]) -> int:
     """Run the command over the corpus; return 1 if a verdict is wrong, and 0 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m corpus.run", description=__doc__)
-    parser.add_argument("--without-pcrs", action="store_true", help="skip cases that expect PCRs")
+    parser.add_argument(
+        "--pcrs",
+        metavar="INDICES",
+        help="skip cases that expect PCRs other than these, such as 0,1,2",
+    )
     parser.add_argument("--without-nonce", action="store_true", help="skip cases that expect one")
     parser.add_argument("--list", action="store_true", help="print each wrong verdict too")
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     options = parser.parse_args(arguments)
+    compared = set(map(str, range(32)) if options.pcrs is None else options.pcrs.split(","))
     corpus = json.loads(FILE.read_text())
     cases = [
         case
         for case in corpus["cases"]
-        if not (options.without_pcrs and "pcrs" in case)
+        if compared.issuperset(case.get("pcrs", ()))
         and not (options.without_nonce and "nonce" in case)
     ]
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor() as pool:
