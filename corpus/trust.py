@@ -433,7 +433,7 @@ def good_signatures() -> Iterator[Case]:
         yield Case("signature", case, text, changed, "valid", flags, source)
     for case, start in {"r-leading-zero": 0, "s-leading-zero": 48}.items():
         number = 0
-        while cbor2.loads(raw := document(user_data=f"{case} {number}".encode()))[3][start]:
+        while cbor2.loads(raw := document(user_data=f"{case} {number:160}".encode()))[3][start]:
             number += 1
         text = f"A valid signature whose {case[0]} begins with a zero byte."
         yield Case("signature", case, text, raw, "valid", ("GenuineForm",), source)

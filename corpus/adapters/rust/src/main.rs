@@ -28,7 +28,7 @@ impl PCRProvider for Pcrs {
     }
 }
 
-/// The root is built in, and so is the clock: see prepare.sh. Compares PCR0, 1, 2 and 8.
+/// The root is built in, and so is the clock: see build. Compares PCR0, 1, 2 and 8.
 fn attestation_doc_validation(doc: &[u8], time: i64, pcrs: Expected, nonce: Option<Vec<u8>>) -> bool {
     env::set_var("CORPUS_TIME", time.to_string());
     let Ok(doc) = validate_and_parse_attestation_doc(doc) else { return false };
