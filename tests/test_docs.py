@@ -8,7 +8,7 @@ import pytest
 from foobar_instance.cli import cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "corpus/README.md"])
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 
 

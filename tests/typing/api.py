@@ -55,4 +55,4 @@ def saved(document: bytes) -> None:
     assert_type(attestation.is_debug, bool)
     attestation.module_id = "other"  # type: ignore[misc]  # an attestation is immutable
     Verifier(root).verify(document, nonce="text")  # type: ignore[arg-type]  # bytes, not text
-    Verifier(root).verify(document, expected)  # type: ignore[misc]  # by name only
+    Verifier(root).verify(document, expected)  # type: ignore[call-arg, arg-type]  # by name only
