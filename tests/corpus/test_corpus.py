@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -32,6 +33,14 @@ def test_every_rule_but_age_has_cases_and_every_case_is_explained() -> None:
         RULES.keys() - {"age", "leaf-subject"}  # no time-out is given; AWS demands no subject
     )
     assert {flag for case in CASES for flag in case["flags"]} == FLAGS.keys()
+
+
+def test_the_readme_counts_the_cases() -> None:
+    counts = Counter(case["verdict"] for case in CASES)
+    text = " ".join(FILE.with_name("README.md").read_text().split())
+    assert text.startswith(f"# A corpus of hostile attestation documents {len(CASES)} cases")
+    assert f"{counts['valid']} documents that must be accepted, {counts['invalid']} that" in text
+    assert f"and {counts['acceptable']} that may be either" in text
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
