@@ -103,5 +103,6 @@ def sign_document(
 def cose_signature(key: ec.EllipticCurvePrivateKey, protected: bytes, payload: bytes) -> bytes:
     """Return the ES384 signature of a Sig_structure (RFC 9052 section 4.4): r and s."""
     to_be_signed = cbor2.dumps(["Signature1", protected, b"", payload])
-    r, s = decode_dss_signature(key.sign(to_be_signed, ec.ECDSA(SHA384())))
+    algorithm = ec.ECDSA(SHA384(), deterministic_signing=True)  # RFC 6979
+    r, s = decode_dss_signature(key.sign(to_be_signed, algorithm))
     return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")

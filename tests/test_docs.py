@@ -8,7 +8,14 @@ import pytest
 from foobar_instance.cli import cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("deploy/**/*.md"),
+        *ROOT.glob("corpus/*.md"),
+    ]
+)
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 
 

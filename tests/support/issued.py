@@ -73,6 +73,7 @@ class Written:
     more: bytes = b""  # further extensions
     curve: ec.EllipticCurve | None = P384  # None is an RSA key
     key: ec.EllipticCurvePrivateKey | None = None  # None is a new one
+    spki: bytes | None = None  # None is its key's
     issuer: bytes | None = None  # None is its issuer's subject
     version: bytes = bytes.fromhex("a003020102")
     serial: bytes = bytes.fromhex("02020102")
@@ -128,7 +129,7 @@ def issue(*written: Written) -> Issued:
     keys = [each.key or _new_key(each.curve) for each in written]
     own = list(zip(written, keys, strict=True))
     ders = [
-        _certificate(each, _spki(key), issuer.subject, issuer_key)
+        _certificate(each, each.spki or _spki(key), issuer.subject, issuer_key)
         for (issuer, issuer_key), (each, key) in pairwise([own[0], *own])
     ]
     leaf_key = keys[-1]
@@ -165,6 +166,6 @@ def _spki(key: PrivateKey) -> bytes:
 def _certificate(written: Written, spki: bytes, issuer: bytes, issuer_key: PrivateKey) -> bytes:
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
     signed = written.signed(issuer, spki)
-    signature = issuer_key.sign(signed, ec.ECDSA(SHA384()))
+    signature = issuer_key.sign(signed, ec.ECDSA(SHA384(), deterministic_signing=True))
     bits = element(BIT_STRING, bytes([written.unused_bits]), signature)
     return element(SEQUENCE, signed, ECDSA_SHA384, bits)

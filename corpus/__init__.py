@@ -1,0 +1,1 @@
+"""A corpus of hostile attestation documents, for verifiers in any language."""
