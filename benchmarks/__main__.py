@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME...]`: runs the benchmarks and prints their tables.
+"""`python -m benchmarks [NAME...]`: run the benchmarks and print their tables.
 
 The results are also written as JSON: to benchmarks.json, or where --json says.
 """
@@ -13,25 +13,16 @@ from typing import Final
 
 from benchmarks.report import Section, as_json, summary
 
-# name -> module; each has `run(rounds: int) -> Section`.
-BENCHMARKS: Final = {
-    "verify-warm": "benchmarks.verify_warm",
-    "verify-cold": "benchmarks.verify_cold",
-    "cli-help": "benchmarks.cli_help",
-    "cli-encrypt": "benchmarks.cli_encrypt",
-    "cli-decrypt": "benchmarks.cli_decrypt",
-    "relay-streams": "benchmarks.relay_streams",
-    "relay-messages": "benchmarks.relay_messages",
-    "enclave-requests": "benchmarks.enclave_requests",
-    "enclave-memory": "benchmarks.enclave_memory",
-}
+# Each module has `run(rounds: int, *, small: bool) -> Section`.
+BENCHMARKS: Final = ("verify", "start", "enclave", "relay", "messages")
 
 
 def main() -> None:
-    """Run those that are named, or all."""
+    """Run the benchmarks that are named, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--rounds", type=int, default=7, help="how often each is measured")
+    parser.add_argument("--small", action="store_true", help="at the smallest size, as a check")
     parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="results' file")
     options = parser.parse_args()
     if unknown := sorted(set(options.names) - set(BENCHMARKS)):
@@ -39,7 +30,8 @@ def main() -> None:
     sections: list[Section] = []
     for name in options.names or BENCHMARKS:
         print(f"running {name} ...", file=sys.stderr, flush=True)
-        sections.append(importlib.import_module(BENCHMARKS[name]).run(options.rounds))
+        module = importlib.import_module(f"benchmarks.{name}")
+        sections.append(module.run(options.rounds, small=options.small))
         print(sections[-1].table(), flush=True)
     print(summary(sections), flush=True)
     options.json.write_text(as_json(sections))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.report import Measurement
 
@@ -54,27 +51,3 @@ def rate(work: Callable[[], object], *, seconds: float, batch: int = 1) -> float
         work()
         done += batch
     return done / elapsed
-
-
-def process_seconds(
-    command: Sequence[str | Path],
-    *,
-    environment: Mapping[str, str] | None = None,
-    folder: Path | None = None,
-) -> float:
-    """Wall-clock seconds of one whole process, from before its start to after its end.
-
-    Raises:
-        subprocess.CalledProcessError: it failed, so that its time means nothing.
-    """
-    began = time.perf_counter()
-    subprocess.run(
-        command,
-        env=os.environ if environment is None else environment,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        check=True,
-    )
-    return time.perf_counter() - began
