@@ -475,7 +475,7 @@ def certificate_fields() -> Iterator[Case]:
 def optional_fields() -> Iterator[Case]:
     """Yield optional fields of the wrong type or length."""
     wrong: Mapping[str, object] = {
-        "1025-bytes": bytes(1025),
+        "4051-bytes": bytes(4051),
         "text": "text",
         "integer": 0,
         "false": False,
@@ -488,4 +488,13 @@ def optional_fields() -> Iterator[Case]:
     text = "public_key is empty, as in one genuine document; AWS's text demands a byte."
     raw = document(public_key=b"")
     flags = ("GenuineForm", "LiteralText")
+    long = "nonce is longer than AWS's CDDL says. Nitro has issued one of this length."
+    yield Case(
+        "optional-fields",
+        "1025-bytes-nonce",
+        long,
+        document(nonce=bytes(1025)),
+        "acceptable",
+        flags,
+    )
     yield Case("optional-fields", "empty-public-key", text, raw, "acceptable", flags)

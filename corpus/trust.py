@@ -78,6 +78,7 @@ def all_trust() -> Iterator[Case]:
     yield from altered_payloads()
     yield from debug_mode()
     yield from measurements()
+    yield from sandboxes()
     yield from nonces()
 
 
@@ -664,6 +665,13 @@ def measurements() -> Iterator[Case]:
         flags=("MissingPcr",),
         pcrs={0: PCRS[0], 8: bytes(48)},
     )
+
+
+def sandboxes() -> Iterator[Case]:
+    """Yield documents with a PCR17 that says what runs, which PCR0 alone does not."""
+    sandbox = document(pcrs=PCRS | {17: b"\x17" * 48})
+    text = "PCR17 measures the workload of a confidential Nitro Sandbox; only PCR0 is expected."
+    yield Case("sandbox-pcr17", "pcr0-alone", text, sandbox, "acceptable", pcrs={0: PCRS[0]})
 
 
 def nonces() -> Iterator[Case]:
