@@ -7,8 +7,9 @@ import functools
 import logging
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -23,19 +24,21 @@ from foobar_instance.files import (
     check_writable,
     read_file,
     read_stdin,
+    stdin_lines,
     write_file,
     write_stdout,
 )
 from foobar_instance.terminal import Progress, log_to_stderr, visible
 from foobar_shared import VERSION
 from foobar_shared.addresses import Address, parse_address
-from foobar_shared.errors import AddressError, EnvelopeError, SharedError
+from foobar_shared.computation import SUMMARY
+from foobar_shared.errors import AddressError, SharedError
 
 # What loads boto3 or cryptography is imported in the command that needs it.
 if TYPE_CHECKING:
     from foobar_instance.attestation import Partition
+    from foobar_instance.proof import AnyMessage
     from foobar_instance.trust import Trust
-    from foobar_shared.envelope import Message
 
 PROGRAM: Final = "foobar-instance"
 
@@ -65,15 +68,21 @@ attestation_option = path_option(
 )
 enclave_option = default_option(
     "--enclave",
-    default="vsock:16:1000",
+    "enclaves",
+    default=["vsock:16:1000"],
     metavar="ADDRESS",
-    help="Where the enclave listens: vsock:CID:PORT or unix:PATH.",
+    multiple=True,
+    help="Where the enclave listens: vsock:CID:PORT or unix:PATH. decrypt takes several of one "
+    "image, create-key the first.",
 )
 partition_option = default_option(
     "--partition",
     type=click.Choice(["aws", "aws-us-gov"]),
     default="aws",
     help="Which of the packaged AWS roots to trust.",
+)
+lines_option = option(
+    "--lines", is_flag=True, help="Take each line of standard input as a message."
 )
 ciphertext_option = click.option(
     "--ciphertext", required=True, metavar="TEXT|-", help="The message; - reads stdin."
@@ -160,7 +169,7 @@ def cli(**_: bool) -> None:
 @trust_options(default_file=True)
 @verbosity_options
 def create_key_command(
-    role: str, attestation_path: Path, enclave: str, proxy_listen: str, **common: Any
+    role: str, attestation_path: Path, enclaves: tuple[str, ...], proxy_listen: str, **common: Any
 ) -> None:
     """Have the enclave create a KMS key that only its image can use.
 
@@ -176,7 +185,7 @@ def create_key_command(
     progress = _progress(common)
     trust = _trust(common, progress)
     places = Places(
-        enclave=_address("--enclave", enclave),
+        enclave=_address("--enclave", enclaves[0]),
         relay=_address("--proxy-listen", proxy_listen),
         attestation=attestation_path,
     )
@@ -190,7 +199,17 @@ def create_key_command(
 @click.option(
     "--plaintext", required=True, metavar="TEXT|-", help="What to encrypt; - reads stdin."
 )
-def encrypt_command(attestation_path: Path, plaintext: str, **common: Any) -> None:
+@lines_option
+@default_option(
+    "--format",
+    "message_format",
+    type=click.Choice(["1", "2"]),
+    default="2",
+    help="Format of the message; 1 is the original service's.",
+)
+def encrypt_command(
+    attestation_path: Path, plaintext: str, message_format: str, *, lines: bool, **common: Any
+) -> None:
     """Encrypt to the attested key, on any machine, with no network.
 
     Verifies the key's attestation first, and prints the ciphertext message. TEXT shows in the list
@@ -199,62 +218,111 @@ def encrypt_command(attestation_path: Path, plaintext: str, **common: Any) -> No
     \b
       foobar-instance encrypt --plaintext "attack at dawn"
       foobar-instance encrypt --plaintext - < message
+      foobar-instance encrypt --lines --plaintext - < messages > ciphertexts
     """
-    from foobar_instance.encrypt import encrypt
-    from foobar_shared.envelope import MAX_PLAINTEXT
+    from foobar_instance.encrypt import MAX_PLAINTEXT, sealer
 
     trust = _trust(common, _progress(common))
-    data = read_stdin(limit=MAX_PLAINTEXT) if plaintext == "-" else os.fsencode(plaintext)
-    if len(data) > MAX_PLAINTEXT:
-        raise UsageError(f"the plaintext is longer than {MAX_PLAINTEXT} bytes: split it")
-    write_stdout(encrypt(data, _key_document(attestation_path), trust))
+    limit = MAX_PLAINTEXT[int(message_format)]
+    if lines:
+        _require_stdin("--plaintext", plaintext)
+        with _until_nobody_reads():
+            seal = sealer(_key_document(attestation_path), trust, int(message_format))
+            for number, line in enumerate(stdin_lines(limit=limit), 1):
+                _check_length(line, limit, f"the plaintext in line {number}")
+                write_stdout(seal(line))
+        return
+    data = read_stdin(limit=limit) if plaintext == "-" else os.fsencode(plaintext)
+    _check_length(data, limit, "the plaintext")
+    write_stdout(sealer(_key_document(attestation_path), trust, int(message_format))(data))
 
 
-@cli.command("decrypt")
+@cli.command(
+    "decrypt",
+    help=f"""Have the enclave decrypt messages and {SUMMARY}.
+
+    Prints the result once it is verified that the enclave has computed it for this very message.
+    With --lines, prints a result for each line of standard input, in the same order. With
+    --together, prints one result over all of them.
+
+    \b
+      foobar-instance decrypt --ciphertext - < ciphertext
+      foobar-instance decrypt --lines --ciphertext - < ciphertexts
+      foobar-instance encrypt --plaintext - < message |
+        foobar-instance decrypt --ciphertext -
+    """,
+)
 @attestation_option
 @enclave_option
 @trust_options(default_file=True)
 @verbosity_options
 @ciphertext_option
-@path_option("--proof", help="Write a proof of the result here, for verify.")
+@lines_option
+@option("--together", is_flag=True, help="Print one result over all lines (implies --lines).")
+@default_option(
+    "--jobs", type=click.IntRange(1, 64), default=8, help="How many messages are asked at a time."
+)
+@path_option("--proof", help="Write a proof of the one result here, for verify.")
 @json_option
 def decrypt_command(
     attestation_path: Path,
-    enclave: str,
+    enclaves: tuple[str, ...],
     ciphertext: str,
     proof: Path | None,
+    jobs: int,
+    *,
+    lines: bool,
+    together: bool,
     as_json: bool,
     **common: Any,
 ) -> None:
-    """Have the enclave decrypt a message and count its letters 'a'.
+    """Read the options of `decrypt`, and print what the enclave has computed."""
+    from foobar_instance.decrypt import Decryptor
+    from foobar_instance.enclaves import Enclaves
+    from foobar_instance.kms_client import KmsService
+    from foobar_instance.lines import decrypt_lines, read_all
+    from foobar_instance.proof import as_json_text
 
-    Prints the count once it is verified that the enclave has computed it for this very message.
-
-    \b
-      foobar-instance decrypt --ciphertext - < ciphertext
-      foobar-instance encrypt --plaintext - < message |
-        foobar-instance decrypt --ciphertext -
-    """
-    from foobar_instance.decrypt import decrypt
-    from foobar_instance.proof import as_json_text, as_line
-
+    many = lines or together
+    if many:
+        _require_stdin("--ciphertext", ciphertext)
+    if lines and not together and proof is not None:
+        raise UsageError("--proof is for one result: add --together, or leave out --lines")
     progress = _progress(common)
     trust = _trust(common, progress)
-    message = _message(ciphertext)
+    messages = () if lines and not together else read_all() if together else (_message(ciphertext),)
     document = _key_document(attestation_path)
     if proof is not None:
         check_writable(proof)
-    address = _address("--enclave", enclave)
-    result = decrypt(message, document, address, trust, progress, now=_now)
+    asked = Enclaves([_address("--enclave", enclave) for enclave in enclaves], progress)
+    with contextlib.closing(asked):
+        decryptor = Decryptor(
+            document,
+            asked,
+            trust,
+            Progress(quiet=True) if many else progress,
+            key_path=attestation_path,
+            now=_now,
+            kms=lambda region: KmsService(region, connections=jobs),
+        )
+        if lines and not together:
+            decryptor.check_enclaves()
+            with _until_nobody_reads():
+                decrypt_lines(decryptor.decrypt, trust, progress, jobs=jobs, as_json=as_json)
+            return
+        verified = (
+            decryptor.together(messages, jobs=jobs) if together else decryptor.decrypt(messages[0])
+        )
     if proof is not None:
-        write_file(proof, result.proof.encode())
+        write_file(proof, verified.proof.encode())
         progress.step(f"proof saved in {proof}")
-    write_stdout(as_json_text(result, trust) if as_json else as_line(result))
+    write_stdout(as_json_text(verified, trust) if as_json else str(verified.result))
 
 
 @cli.command("verify")
 @path_option("--proof", required=True, help="The proof that decrypt --proof has written.")
 @ciphertext_option
+@lines_option
 @path_option(
     *attestation_names,
     help="The key's attestation that you know: the proof must hold the very same.",
@@ -263,27 +331,36 @@ def decrypt_command(
 @verbosity_options
 @json_option
 def verify_command(
-    proof: Path, ciphertext: str, attestation_path: Path | None, as_json: bool, **common: Any
+    proof: Path,
+    ciphertext: str,
+    attestation_path: Path | None,
+    *,
+    lines: bool,
+    as_json: bool,
+    **common: Any,
 ) -> None:
     """Verify a result that somebody else obtained, without AWS.
 
-    Works offline, on any machine. Needs the proof, the ciphertext message that it is for, and the
-    PCR0 of the enclave that you trust. docs/proof.md says what a proof proves, and what it does
-    not.
+    Works offline, on any machine. Needs the proof, the ciphertext message that it is for (or with
+    --lines, the messages), and the PCR0 of the enclave that you trust. docs/proof.md says what a
+    proof proves, and what it does not.
 
     \b
       foobar-instance verify --proof result.json --pcr0 HEX --ciphertext - < ciphertext
     """
+    from foobar_instance.lines import read_all
     from foobar_instance.proof import MAX_PROOF, as_json_text, as_text, parse_proof, verify_proof
 
+    if lines:
+        _require_stdin("--ciphertext", ciphertext)
     trust = _trust(common, _progress(common), default_file=False)
-    message = _message(ciphertext)
+    messages = read_all() if lines else (_message(ciphertext),)
     parsed = parse_proof(read_file(proof, limit=MAX_PROOF))
     if attestation_path and parsed.key != read_file(attestation_path, limit=MAX_DOCUMENT):
         raise NotVerifiedError(
             f"the proof is for another key than the one that {attestation_path} attests"
         )
-    result = verify_proof(parsed, message, trust)
+    result = verify_proof(parsed, messages, trust)
     write_stdout(as_json_text(result, trust) if as_json else as_text(result, trust))
 
 
@@ -381,16 +458,30 @@ def _key_document(path: Path) -> bytes:
         ) from error
 
 
-def _message(ciphertext: str) -> Message:
+def _message(ciphertext: str) -> AnyMessage:
     """Return the message in the option, or on standard input."""
-    from foobar_shared.envelope import MAX_MESSAGE, parse_message
+    from foobar_instance.lines import MAX_TEXT, parse
 
-    if ciphertext == "-":
-        ciphertext = read_stdin(limit=MAX_MESSAGE + 2).decode("ascii", errors="replace")
+    return parse(read_stdin(limit=MAX_TEXT) if ciphertext == "-" else os.fsencode(ciphertext))
+
+
+def _require_stdin(name: str, value: str) -> None:
+    if value != "-":
+        raise UsageError(f"several messages come from standard input: give {name} -")
+
+
+def _check_length(plaintext: bytes, limit: int, what: str) -> None:
+    if len(plaintext) > limit:
+        raise UsageError(f"{what} is longer than {limit} bytes: split it")
+
+
+@contextlib.contextmanager
+def _until_nobody_reads() -> Iterator[None]:
+    """End the command, without a word, where the reader of standard output has gone."""
     try:
-        return parse_message(ciphertext.strip())
-    except EnvelopeError as error:
-        raise NotVerifiedError(f"{error}; give what `encrypt` printed") from error
+        yield
+    except BrokenPipeError:
+        raise click.exceptions.Exit(1) from None
 
 
 def _now() -> datetime:
@@ -401,6 +492,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with its exit code."""
     code = run(sys.argv[1:] if arguments is None else arguments)
     _flush()
+    if threading.active_count() > 1:
+        os._exit(code)  # a thread may wait for input or for KMS: it holds no process that ends
     sys.exit(code)
 
 

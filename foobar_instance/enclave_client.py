@@ -10,7 +10,7 @@ from foobar_instance.errors import EnclaveRefusedError, EnclaveUnavailableError
 from foobar_instance.terminal import one_line
 from foobar_shared.addresses import Address, connect
 from foobar_shared.errors import MessageError
-from foobar_shared.framing import LineSocket
+from foobar_shared.framing import MAX_COMPUTE_LINE, MAX_LINE, LineSocket
 from foobar_shared.messages import ErrorResponse, Request, encode_request, name_of, parse_response
 from foobar_shared.timeouts import ENCLAVE_ANSWER, ENCLAVE_CONNECT, ENCLAVE_LINE, ENCLAVE_SEND
 
@@ -41,6 +41,10 @@ class EnclaveClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
         self._socket.close()
 
     def ask(self, request: Request) -> bytes:
@@ -55,8 +59,13 @@ class EnclaveClient:
     def ask_line(self, line: bytes, name: str) -> bytes:
         """Do as `ask`, with the request line given."""
         _log.debug("asking %s in %d bytes", name, len(line))
+        longest = MAX_COMPUTE_LINE if name == "compute" else MAX_LINE
+        if len(line) >= longest:
+            raise EnclaveRefusedError(
+                f"the {name} request is longer than {longest} bytes: the enclave takes no more"
+            )
         try:
-            self._lines.send_line(line, within=ENCLAVE_SEND)
+            self._lines.send_line(line, within=ENCLAVE_SEND, longest=longest)
             answer = self._lines.read_line(idle=self._answer_seconds, within=ENCLAVE_LINE)
         except (MessageError, OSError) as error:
             raise EnclaveUnavailableError(

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from foobar_instance.trust import Trust, key_claims
-from foobar_shared import envelope
+from foobar_shared import envelope, hpke
+
+MAX_PLAINTEXT: Final = {1: envelope.MAX_PLAINTEXT, 2: hpke.MAX_PLAINTEXT}
+"""Longest plaintext in bytes, by message format."""
 
 
-def encrypt(plaintext: bytes, document: bytes, trust: Trust) -> str:
-    """Return the message that holds `plaintext`, for the key that `document` attests.
+def sealer(document: bytes, trust: Trust, message_format: int = 2) -> Callable[[bytes], str]:
+    """Return the function that makes of a plaintext a message for the key in `document`.
+
+    It raises EnvelopeError where the plaintext is too long.
 
     Raises:
         NotVerifiedError: the document, or what it attests, does not verify.
-        EnvelopeError: the plaintext is too long.
     """
     attestation = trust.verify_saved(document, "the key's attestation")
     claims = key_claims(attestation, "the key's attestation")
-    return envelope.encrypt(plaintext, claims.public_key)
+    if message_format == 1:
+        return lambda plaintext: envelope.encrypt(plaintext, claims.public_key)
+    return lambda plaintext: hpke.seal(plaintext, claims.public_key, claims.key_arn)

@@ -27,6 +27,10 @@ class NotVerifiedError(InstanceError):
     exit_code = 3
 
 
+class NotDecryptedError(NotVerifiedError):
+    """A message that does not open: damaged, or sealed to another key."""
+
+
 class ImageError(InstanceError):
     """An enclave image file that can't be measured."""
 

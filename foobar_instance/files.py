@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,27 @@ def read_stdin(*, limit: int) -> bytes:
         raise FileError("cannot read standard input: it is closed")
     try:
         return sys.stdin.buffer.read(limit + 1)
+    except OSError as error:
+        raise FileError(f"cannot read standard input: {error.strerror}") from error
+
+
+def stdin_lines(*, limit: int) -> Iterator[bytes]:
+    """Yield each line of standard input without its line feed, in constant memory.
+
+    Of a longer line than `limit` bytes, its first `limit` + 1.
+
+    Raises:
+        FileError: it is closed, or can't be read.
+    """
+    if sys.stdin is None:  # the shell's <&-
+        raise FileError("cannot read standard input: it is closed")
+    stream = sys.stdin.buffer
+    try:
+        while line := stream.readline(limit + 1):
+            rest = line
+            while not rest.endswith(b"\n") and (rest := stream.readline(limit + 1)):
+                pass
+            yield line.removesuffix(b"\n")
     except OSError as error:
         raise FileError(f"cannot read standard input: {error.strerror}") from error
 

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger(__name__)
 
 _HTTPS_PORT: Final = 443
-_CONFIG: Final = Config(
-    connect_timeout=DERIVE_CONNECT,
-    read_timeout=DERIVE_READ,
-    retries={"total_max_attempts": DERIVE_ATTEMPTS, "mode": "standard"},
-)
 # KMS may change its wording: anything about the age of an attestation counts.
 _TOO_OLD: Final = re.compile(
     r"(?=.*attestation)(?=.*\b(?:age|old|older|expired|stale|fresh|minutes?)\b)",
@@ -45,14 +40,21 @@ _ACCESS_HINT: Final = (
 class KmsService:
     """KMS in one region, with the credentials that the AWS SDK finds."""
 
-    def __init__(self, region: str) -> None:
-        """Make a client; nothing is sent yet.
+    def __init__(self, region: str, *, connections: int = 1) -> None:
+        """Make a client for as many threads as `connections`; nothing is sent yet.
 
         Raises:
             KmsRequestError: the SDK's configuration is unusable.
         """
+        config = Config(
+            connect_timeout=DERIVE_CONNECT,
+            read_timeout=DERIVE_READ,
+            max_pool_connections=connections,
+            # Slows down where KMS answers ThrottlingException.
+            retries={"total_max_attempts": DERIVE_ATTEMPTS, "mode": "adaptive"},
+        )
         try:
-            self._client: KMSClient = boto3.client("kms", region_name=region, config=_CONFIG)
+            self._client: KMSClient = boto3.client("kms", region_name=region, config=config)
         except (BotoCoreError, ValueError) as error:
             raise KmsRequestError(f"the AWS SDK can't be set up: {one_line(error)}") from error
 

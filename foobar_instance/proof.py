@@ -1,7 +1,7 @@
 """A verified result, and the proof from which a third person verifies it offline.
 
-A proof is a file of three things: the key's attestation document, the decrypt request as it was
-sent, and the result's attestation document. `docs/proof.md` describes format and checks.
+A proof is a file of three things: the key's attestation document, what the result is for, and the
+result's attestation document. `docs/proof.md` describes formats and checks.
 """
 
 from __future__ import annotations
@@ -9,20 +9,29 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final, TypeAlias
 
-from foobar_instance.attestation import Attestation
+from foobar_instance.attestation import Attestation, AttestationError, has_one_spelling
 from foobar_instance.errors import NotVerifiedError
-from foobar_instance.trust import Trust, key_claims
-from foobar_shared.claims import KeyClaims, parse_result_claims
-from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
+from foobar_instance.trust import Trust, key_claims, refusal
+from foobar_shared import computation
+from foobar_shared.claims import (
+    SHA256_BYTES,
+    KeyClaims,
+    hash_of_messages,
+    message_hash,
+    parse_compute_claims,
+    parse_result_claims,
+)
+from foobar_shared.encoding import Fields, from_base64, parse_json_object, to_base64, to_json
 from foobar_shared.envelope import Message
 from foobar_shared.errors import MessageError
 from foobar_shared.framing import MAX_LINE
-from foobar_shared.messages import DecryptRequest, parse_request
+from foobar_shared.hpke import SealedMessage
+from foobar_shared.messages import MAX_MESSAGES, DecryptRequest, parse_request
 
-PROOF_TYPE: Final = "foobar/proof/1"
 KEY: Final = "the key's attestation"
 RESULT: Final = "the result's attestation"
 
@@ -30,14 +39,18 @@ _MAX_DOCUMENT: Final = 32 * 1024
 MAX_PROOF: Final = (2 * _MAX_DOCUMENT + MAX_LINE) * 4 // 3 + 1024
 """Longest proof file in bytes: two documents and a request line, in base64."""
 
+AnyMessage: TypeAlias = Message | SealedMessage
+
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """What a third person needs to verify a result.
+class RequestProof:
+    """What a third person needs to verify the result for one message of format 1.
 
     `key` and `result` are raw attestation documents (COSE_Sign1); `request` is the decrypt request
     line as it was sent, without its line feed.
     """
+
+    TYPE: ClassVar = "foobar/proof/1"
 
     key: bytes
     request: bytes
@@ -46,7 +59,7 @@ class Proof:
     def encode(self) -> bytes:
         """Return the file: one line of JSON, always the same bytes for the same three things."""
         fields = {
-            "type": PROOF_TYPE,
+            "type": self.TYPE,
             "key": to_base64(self.key),
             "request": to_base64(self.request),
             "result": to_base64(self.result),
@@ -55,10 +68,38 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A verified result: what the enclave computed, under which key, and the proof of it."""
+class MessagesProof:
+    """What a third person needs to verify the result over messages of format 2.
 
-    count: int
+    `key` and `result` are raw attestation documents (COSE_Sign1); `messages` has the
+    `message_hash` of each message, in order.
+    """
+
+    TYPE: ClassVar = "foobar/proof/2"
+
+    key: bytes
+    result: bytes
+    messages: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """Return the file: one line of JSON, always the same bytes for the same three things."""
+        fields = {
+            "type": self.TYPE,
+            "key": to_base64(self.key),
+            "result": to_base64(self.result),
+            "messages": [to_base64(value) for value in self.messages],
+        }
+        return to_json(fields) + b"\n"
+
+
+Proof: TypeAlias = RequestProof | MessagesProof
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedResult:
+    """What the enclave computed, under which key, and the proof of it."""
+
+    result: computation.Result
     key: KeyClaims
     attestation: Attestation
     proof: Proof
@@ -68,15 +109,12 @@ def parse_proof(data: bytes) -> Proof:
     """Parse a proof file.
 
     Raises:
-        NotVerifiedError: not the one encoding of a proof of this version.
+        NotVerifiedError: not the one encoding of a proof of a known version.
     """
     if len(data) > MAX_PROOF:
         raise NotVerifiedError(f"the proof is longer than {MAX_PROOF} bytes")
     try:
-        fields = Fields("", parse_json_object(data))
-        if fields.text("type") != PROOF_TYPE:
-            raise MessageError(f"type is not {PROOF_TYPE}")
-        proof = Proof(*(fields.data(name) for name in ("key", "request", "result")))
+        proof = _parse(parse_json_object(data))
     except MessageError as error:
         raise NotVerifiedError(f"not a proof that decrypt --proof has written: {error}") from error
     # What no check reads could still mislead a reader, so nothing in the file may vary.
@@ -85,13 +123,14 @@ def parse_proof(data: bytes) -> Proof:
     return proof
 
 
-def verify_proof(proof: Proof, message: Message, trust: Trust) -> Result:
-    """Verify that `proof` proves a result for the ciphertext `message`, and return the result.
+def verify_proof(proof: Proof, messages: Sequence[AnyMessage], trust: Trust) -> VerifiedResult:
+    """Verify that `proof` proves a result for these very messages, and return the result.
 
     1. The key's document verifies at its own time, is of the pinned enclave, and attests a key.
     2. The result's document verifies at its own time and is of the same pinned enclave.
-    3. The result is for this very request: its hash, and the challenge in it.
-    4. The request is for this very message: nonce and ciphertext.
+    3. Both documents have the one spelling that Nitro writes.
+    4. Format 2: the result is for messages with these hashes, in this order, sealed to this key.
+       Format 1: the result is for the request in the proof, and that is for this message.
     5. The result is not older than the key.
 
     Raises:
@@ -100,12 +139,19 @@ def verify_proof(proof: Proof, message: Message, trust: Trust) -> Result:
     key_attestation = trust.verify_saved(proof.key, KEY)
     key = key_claims(key_attestation, KEY)
     attestation = trust.verify_saved(proof.result, RESULT)
+    _check_spelling(proof.key, KEY)
+    _check_spelling(proof.result, RESULT)
     check_same_enclave(attestation, key_attestation, RESULT)
-    count = attested_count(attestation, proof.request)
-    _check_request(proof.request, attestation, message)
+    if isinstance(proof, MessagesProof):
+        if proof.messages != hashes_of(messages):
+            raise NotVerifiedError("the result is for other messages than those that were given")
+        result = computed_result(attestation, proof.messages, key)
+    else:
+        result = attested_result(attestation, proof.request)
+        _check_request(proof.request, attestation, messages)
     if attestation.timestamp < key_attestation.timestamp:
         raise NotVerifiedError("the result is older than the key: they do not belong together")
-    return Result(count, key, attestation, proof)
+    return VerifiedResult(result, key, attestation, proof)
 
 
 def check_same_enclave(attestation: Attestation, key: Attestation, what: str) -> None:
@@ -120,8 +166,8 @@ def check_same_enclave(attestation: Attestation, key: Attestation, what: str) ->
         )
 
 
-def attested_count(attestation: Attestation, request_line: bytes) -> int:
-    """Return the count that a verified document attests for this very request.
+def attested_result(attestation: Attestation, request_line: bytes) -> computation.Result:
+    """Return the result that a verified document attests for this very decrypt request.
 
     Raises:
         NotVerifiedError: it attests no result, or that of another request.
@@ -132,10 +178,129 @@ def attested_count(attestation: Attestation, request_line: bytes) -> int:
         raise NotVerifiedError(f"{RESULT} holds no result: {error}") from error
     if not hmac.compare_digest(claims.request_sha256, hashlib.sha256(request_line).digest()):
         raise NotVerifiedError(f"{RESULT} is for another request than the one that was sent")
-    return claims.result.count
+    return claims.result
 
 
-def _check_request(line: bytes, attestation: Attestation, message: Message) -> None:
+def computed_result(
+    attestation: Attestation, hashes: Sequence[bytes], key: KeyClaims
+) -> computation.Result:
+    """Return the result that a verified document attests for messages sealed to `key`.
+
+    `hashes` has the `message_hash` of each message, in order.
+
+    Raises:
+        NotVerifiedError: it attests no result, or one of another computation, key or messages.
+    """
+    try:
+        claims = parse_compute_claims(attestation.user_data)
+    except MessageError as error:
+        raise NotVerifiedError(f"{RESULT} holds no result: {error}") from error
+    if claims.computation != computation.NAME:
+        raise NotVerifiedError(
+            f"{RESULT} is of the computation {claims.computation}, not {computation.NAME}"
+        )
+    if claims.key_arn != key.key_arn:
+        raise NotVerifiedError(f"{RESULT} is for messages to another key, {claims.key_arn}")
+    expected = hash_of_messages(hashes)
+    if claims.messages != len(hashes) or not hmac.compare_digest(claims.messages_sha256, expected):
+        raise NotVerifiedError(f"{RESULT} is for other messages")
+    return claims.result
+
+
+def hashes_of(messages: Sequence[AnyMessage]) -> tuple[bytes, ...]:
+    """Return the `message_hash` of each message of format 2.
+
+    Raises:
+        NotVerifiedError: one is of format 1.
+    """
+    if not all(isinstance(message, SealedMessage) for message in messages):
+        raise NotVerifiedError("a message is of format 1: a proof holds such a one by itself")
+    return tuple(
+        message_hash(message.enc, message.ciphertext)
+        for message in messages
+        if isinstance(message, SealedMessage)
+    )
+
+
+def as_text(verified: VerifiedResult, trust: Trust) -> str:
+    """Return the result, and what it rests on, for people."""
+    attestation = verified.attestation
+    unbound = isinstance(verified.proof, RequestProof)
+    return "\n".join(
+        (
+            str(verified.result),
+            f"computed:  {attestation.timestamp:%Y-%m-%d %H:%M:%S} UTC",
+            f"by PCR0:   {attestation.pcrs[0].hex()}",
+            f"key:       {verified.key.key_arn}"
+            + (" (key in the file, not bound to this result)" if unbound else ""),
+            f"root:      {trust.root}",
+            f"pinned by: {', '.join(trust.pinned_by) or 'nothing: any enclave is trusted'}",
+            f"mode:      {'DEBUG: it proves nothing' if attestation.is_debug else 'production'}",
+        )
+    )
+
+
+def facts(verified: VerifiedResult, trust: Trust) -> dict[str, object]:
+    """Return the result's fields, and what it rests on, for JSON."""
+    attestation, proof = verified.attestation, verified.proof
+    pcrs = trust.measurements.pcrs if trust.measurements else {}
+    computed_for: dict[str, object] = (
+        {
+            "messagesSha256": hash_of_messages(proof.messages).hex(),
+            "messages": len(proof.messages),
+        }
+        if isinstance(proof, MessagesProof)
+        else {"requestSha256": hashlib.sha256(proof.request).hexdigest()}
+    )
+    return {
+        **verified.result.fields(),
+        "keyArn": verified.key.key_arn,
+        "pcr0": attestation.pcrs[0].hex(),
+        "moduleId": attestation.module_id,
+        "timestamp": attestation.timestamp.isoformat(timespec="milliseconds"),
+        **computed_for,
+        "root": trust.root,
+        "pinned": {f"PCR{index}": value.hex() for index, value in pcrs.items()},
+        "pinnedBy": trust.pinned_by,
+        "debug": attestation.is_debug,
+    }
+
+
+def as_json_text(verified: VerifiedResult, trust: Trust) -> str:
+    """Return the result, and what it rests on, as one indented JSON object."""
+    return json.dumps(facts(verified, trust), indent=2)
+
+
+def _parse(values: dict[str, object]) -> Proof:
+    fields = Fields("", values)
+    proof_type = fields.text("type")
+    if proof_type == RequestProof.TYPE:
+        return RequestProof(*(fields.data(name) for name in ("key", "request", "result")))
+    if proof_type == MessagesProof.TYPE:
+        return MessagesProof(fields.data("key"), fields.data("result"), _hashes(values))
+    raise MessageError(f"type is neither {RequestProof.TYPE} nor {MessagesProof.TYPE}")
+
+
+def _hashes(values: dict[str, object]) -> tuple[bytes, ...]:
+    texts = values.get("messages")
+    if not isinstance(texts, list) or not 0 < len(texts) <= MAX_MESSAGES:
+        raise MessageError(f"messages: not an array of 1 to {MAX_MESSAGES} hashes")
+    hashes = tuple(from_base64(text) if isinstance(text, str) else b"" for text in texts)
+    if any(len(value) != SHA256_BYTES for value in hashes):
+        raise MessageError(f"messages: a hash has not {SHA256_BYTES} bytes")
+    return hashes
+
+
+def _check_spelling(document: bytes, what: str) -> None:
+    try:
+        if has_one_spelling(document):
+            return
+    except AttestationError as error:
+        raise refusal(what, error) from error
+    raise NotVerifiedError(f"{what} is not spelled as Nitro writes it: the proof was changed")
+
+
+def _check_request(line: bytes, attestation: Attestation, messages: Sequence[AnyMessage]) -> None:
     try:
         request = parse_request(line)
     except MessageError as error:
@@ -144,47 +309,6 @@ def _check_request(line: bytes, attestation: Attestation, message: Message) -> N
         raise NotVerifiedError("the proof's request is not one to decrypt")
     if request.challenge is None or request.challenge != attestation.nonce:
         raise NotVerifiedError(f"{RESULT} does not carry the request's challenge")
-    if (request.nonce, request.ciphertext) != (message.nonce, message.ciphertext):
+    given = [(m.nonce, m.ciphertext) for m in messages if isinstance(m, Message)]
+    if len(messages) != 1 or given != [(request.nonce, request.ciphertext)]:
         raise NotVerifiedError("the result is for another ciphertext than the one that was given")
-
-
-def as_line(result: Result) -> str:
-    """Return the count alone, as the original prints it."""
-    return f"Count 'a': {result.count}"
-
-
-def as_text(result: Result, trust: Trust) -> str:
-    """Return the count, and what it rests on, for people."""
-    attestation = result.attestation
-    return "\n".join(
-        (
-            as_line(result),
-            f"computed:  {attestation.timestamp:%Y-%m-%d %H:%M:%S} UTC",
-            f"by PCR0:   {attestation.pcrs[0].hex()}",
-            f"key:       {result.key.key_arn}",
-            f"root:      {trust.root}",
-            f"pinned by: {', '.join(trust.pinned_by) or 'nothing: any enclave is trusted'}",
-            f"mode:      {'DEBUG: it proves nothing' if attestation.is_debug else 'production'}",
-        )
-    )
-
-
-def as_json_text(result: Result, trust: Trust) -> str:
-    """Return the count, and what it rests on, as one indented JSON object."""
-    attestation = result.attestation
-    pcrs = trust.measurements.pcrs if trust.measurements else {}
-    return json.dumps(
-        {
-            "count": result.count,
-            "keyArn": result.key.key_arn,
-            "pcr0": attestation.pcrs[0].hex(),
-            "moduleId": attestation.module_id,
-            "timestamp": attestation.timestamp.isoformat(timespec="milliseconds"),
-            "requestSha256": hashlib.sha256(result.proof.request).hexdigest(),
-            "root": trust.root,
-            "pinned": {f"PCR{index}": value.hex() for index, value in pcrs.items()},
-            "pinnedBy": trust.pinned_by,
-            "debug": attestation.is_debug,
-        },
-        indent=2,
-    )

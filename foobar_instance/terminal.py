@@ -94,6 +94,11 @@ class Progress:
             thread.join()
             self._tell(_CLEAR)
 
+    def tally(self, text: str) -> None:
+        """Show how far a long job is, in a terminal that shows nothing else; "" clears it."""
+        if self._colour and not (sys.stdout and sys.stdout.isatty()):
+            self._tell(f"{_CLEAR}{text}")
+
     def _tell(self, text: str) -> None:
         # A reader who has gone is no reason to lose a key that has just been made.
         with contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
-from foobar_shared.errors import EnvelopeError, MessageError
+from foobar_shared.errors import EnvelopeError, MessageError, MessageTooLongError
 
 GCM_NONCE_BYTES: Final = 12  # NIST SP 800-38D section 8.2
 GCM_TAG_BYTES: Final = 16
@@ -45,6 +45,7 @@ MAX_PLAINTEXT: Final = MAX_CIPHERTEXT - GCM_TAG_BYTES
 _SALT: Final = b"foobar-service-salt"
 # The longest ciphertext in base64, in JSON beside an ephemeral key and a nonce, in base64url.
 MAX_MESSAGE: Final = (MAX_CIPHERTEXT * 4 // 3 + 512) * 4 // 3
+_LIMIT: Final = f"its plaintext may have {MAX_PLAINTEXT} bytes"
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -128,7 +129,7 @@ def parse_message(text: str) -> Message:
             than 12 bytes, no room for a tag, or an ephemeral key that is not on P-256.
     """
     if len(text) > MAX_MESSAGE:
-        raise EnvelopeError(f"the ciphertext message is longer than {MAX_MESSAGE} characters")
+        raise MessageTooLongError(f"the message is too long for a request: {_LIMIT}")
     try:
         fields = Fields("", parse_json_object(_from_base64url(text)))
         message = Message(*(fields.data(name) for name in ("e", "n", "c")))
@@ -136,7 +137,9 @@ def parse_message(text: str) -> Message:
         raise EnvelopeError(f"not a ciphertext message: {error}") from None
     if len(message.nonce) != GCM_NONCE_BYTES:
         raise EnvelopeError(f"not a ciphertext message: n is not {GCM_NONCE_BYTES} bytes")
-    if not GCM_TAG_BYTES <= len(message.ciphertext) <= MAX_CIPHERTEXT:
+    if len(message.ciphertext) > MAX_CIPHERTEXT:
+        raise MessageTooLongError(f"the message is too long for a request: {_LIMIT}")
+    if len(message.ciphertext) < GCM_TAG_BYTES:
         raise EnvelopeError(f"not a ciphertext message: c has {len(message.ciphertext)} bytes")
     load_p256_public_key(message.ephemeral_key)
     return message

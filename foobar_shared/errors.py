@@ -25,5 +25,9 @@ class EnvelopeError(SharedError):
     """A ciphertext message that is malformed, too large, or does not decrypt."""
 
 
+class MessageTooLongError(EnvelopeError):
+    """A ciphertext message that no request can hold."""
+
+
 class ComputationError(SharedError):
     """A refusal to compute. Its text goes to the caller: it must not quote or hint at plaintext."""

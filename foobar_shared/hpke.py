@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from foobar_shared import envelope
 from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
 from foobar_shared.envelope import GCM_TAG_BYTES, SHARED_SECRET_BYTES, load_p256_public_key
-from foobar_shared.errors import EnvelopeError, MessageError
+from foobar_shared.errors import EnvelopeError, MessageError, MessageTooLongError
 
 ENC_BYTES: Final = 65  # Nenc of DHKEM(P-256): an uncompressed point
 KEY_HINT_BYTES: Final = 8
@@ -198,7 +198,9 @@ def parse(text: str) -> SealedMessage | None:
     """
     text = text.translate(_IGNORED)
     if len(text) > MAX_MESSAGE:
-        raise EnvelopeError(f"the ciphertext message is longer than {MAX_MESSAGE} characters")
+        raise MessageTooLongError(
+            f"the message is too long for a request: its plaintext may have {MAX_PLAINTEXT} bytes"
+        )
     try:
         fields = parse_json_object(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         if "v" not in fields:

@@ -1,5 +1,6 @@
 """Verify the attestation documents of AWS Nitro Enclaves; docs/verification.md explains how."""
 
+from foobar_instance.attestation._cose import has_one_spelling
 from foobar_instance.attestation._document import Attestation, parse_attestation
 from foobar_instance.attestation.anchors import Partition, packaged_root
 from foobar_instance.attestation.errors import (
@@ -31,6 +32,7 @@ __all__ = [
     "StaleAttestation",
     "UntrustedCertificate",
     "Verifier",
+    "has_one_spelling",
     "packaged_root",
     "parse_attestation",
     "verify_attestation",

@@ -78,6 +78,20 @@ def decode_message(document: bytes) -> Es384Message:
     return message
 
 
+def has_one_spelling(document: bytes) -> bool:
+    """Return whether a document's frame is the one that Nitro writes.
+
+    That is: no tag, definite lengths, the shortest heads. The frame is not signed, so that a
+    document says the same in any other. A signature with n - s in place of s is not noticed.
+
+    Raises:
+        MalformedAttestation: as `decode_message`.
+    """
+    message = decode_message(document)
+    frame = [_ES384_PROTECTED, {}, message.payload, message.signature]
+    return cbor2.dumps(frame) == document
+
+
 def decode_cbor(data: bytes, rule: Rule) -> object:
     """Return the one CBOR item in `data`: no key twice, tags as they are, bounded depth.
 

@@ -100,7 +100,7 @@ def test_a_key_attestation_replayed_from_an_earlier_run(
     assert not cli.attestation.exists()
 
 
-@pytest.mark.parametrize("replayed", ["getAttestation", "decrypt"])
+@pytest.mark.parametrize("replayed", ["getAttestation", "compute"])
 def test_an_answer_replayed_from_an_earlier_run(
     keyed: InstanceCli, emulator: Emulator, replayed: str
 ) -> None:
@@ -123,27 +123,29 @@ def test_an_answer_replayed_from_an_earlier_run(
     refused(result, 3, "nonce")
 
 
+@pytest.mark.parametrize(("version", "word"), [("1", "request"), ("2", "other messages")])
 def test_a_result_of_other_input_under_the_right_challenge(
-    keyed: InstanceCli, emulator: Emulator
+    keyed: InstanceCli, emulator: Emulator, version: str, word: str
 ) -> None:
     requests: list[dict[str, str]] = []
 
     def substitute(line: bytes, exchange: Exchange) -> bytes:
         request = json.loads(line)
-        if "decrypt" in request:
-            requests.append(request["decrypt"])
-            other = requests[0] | {"challenge": request["decrypt"]["challenge"]}
-            line = json.dumps({"decrypt": other}, separators=(",", ":")).encode()
+        for name in request.keys() - {"getAttestation"}:
+            requests.append(request[name])
+            other = requests[0] | {"challenge": request[name]["challenge"]}
+            line = json.dumps({name: other}, separators=(",", ":")).encode()
         return exchange(line)
 
-    messages = [keyed.done("encrypt", "--plaintext", text) for text in ("aaaa", "banana")]
+    encrypt = ("encrypt", "--format", version, "--plaintext")
+    messages = [keyed.done(*encrypt, text) for text in ("aaaa", "banana")]
     with enclave_in_the_middle(emulator.enclave.address, substitute) as address:
         first, second = (
             keyed("decrypt", "--ciphertext", "-", stdin=message, FOOBAR_ENCLAVE=address)
             for message in messages
         )
     assert first.stdout == b"Count 'a': 4\n"
-    refused(second, 3, "request")
+    refused(second, 3, word)
 
 
 @pytest.fixture(scope="session")
@@ -207,9 +209,13 @@ def test_an_attestation_of_another_enclave_is_not_encrypted_to(
 def test_a_ciphertext_for_another_key(keyed: InstanceCli) -> None:
     message = keyed.done("encrypt", "--plaintext", "banana")
     keyed.done("create-key")
-    result = keyed("decrypt", "--ciphertext", "-", stdin=message)
-    assert result.returncode in (1, 3)
-    refused(result, result.returncode, "does not decrypt")
+    (other,) = keyed.directory.glob("attestation.*.out")
+    advice = f"sealed to another key: use --attestation-path {other.name}"
+    refused(keyed("decrypt", "--ciphertext", "-", stdin=message), 3, "does not decrypt", advice)
+    known = ("--attestation-path", other.name)
+    assert keyed.done("decrypt", *known, "--ciphertext", "-", stdin=message)
+    message_1 = keyed.done("encrypt", *known, "--format", "1", "--plaintext", "banana")
+    refused(keyed("decrypt", "--ciphertext", "-", stdin=message_1), 3, "does not decrypt")
 
 
 def test_a_hostile_error_text_does_not_reach_the_terminal_as_it_is(

@@ -26,7 +26,7 @@ def test_no_secret_is_written_anywhere(
         results.append(
             cli("decrypt", "-v", "--ciphertext", "-", stdin=message, FOOBAR_ENCLAVE=address)
         )
-        broken = requests[-1].replace(b'"ciphertext":"', b'"ciphertext":"AAAA')
+        broken = requests[-1].replace(b'"c":"', b'"c":"AAAA')
         with enclave_in_the_middle(emulator.enclave.address, lambda *_: broken) as echo:
             failed = cli("decrypt", "-v", "--ciphertext", "-", stdin=message, FOOBAR_ENCLAVE=echo)
 
@@ -35,7 +35,7 @@ def test_no_secret_is_written_anywhere(
     credentials = json.loads(requests[0])["createKey"]["credentials"]
     assert set(credentials) == {"AccessKeyId", "SecretAccessKey", "Token"}
     secrets = [*credentials.values(), PLAINTEXT, PLAINTEXT.encode().hex()]
-    secrets.append(json.loads(requests[-1])["decrypt"]["sharedSecret"])
+    secrets.append(json.loads(requests[-1])["compute"]["messages"][0]["sharedSecret"])
     written = nitro_console.read_text()
     written += "".join(result.stderr.decode() for result in (*results, failed))
     written += "".join(result.stdout.decode() for result in results)

@@ -6,22 +6,47 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from foobar_instance.errors import InstanceError
-from foobar_shared import envelope
-from foobar_shared.claims import KeyClaims, ResultClaims
-from foobar_shared.computation import Result
+from foobar_shared import envelope, hpke
+from foobar_shared.claims import (
+    ComputeClaims,
+    KeyClaims,
+    ResultClaims,
+    hash_of_messages,
+    message_hash,
+)
+from foobar_shared.computation import NAME, Result
 from foobar_shared.messages import (
     AttestationResponse,
+    ComputeRequest,
     CreateKeyRequest,
-    DecryptRequest,
     GetAttestationRequest,
     Request,
     encode_response,
     name_of,
     parse_request,
 )
-from tests.support.documents import CLAIMS, NOW, PCR0, PUBLIC_KEY, Signer
+from tests.support.documents import CLAIMS, KEY_ARN, NOW, PCR0, PUBLIC_KEY, Signer
 
 MESSAGE = envelope.parse_message(envelope.encrypt(b"banana", PUBLIC_KEY))
+
+
+def sealed(plaintext: bytes = b"banana") -> hpke.SealedMessage:
+    """A message of format 2."""
+    message = hpke.parse(hpke.seal(plaintext, PUBLIC_KEY, KEY_ARN))
+    assert message is not None
+    return message
+
+
+def compute_claims(request: ComputeRequest) -> ComputeClaims:
+    """What the enclave says about a request."""
+    hashes = [message_hash(message.enc, message.ciphertext) for message in request.messages]
+    return ComputeClaims(
+        computation=NAME,
+        key_arn=request.key_arn,
+        messages_sha256=hash_of_messages(hashes),
+        messages=len(hashes),
+        result=Result(3),
+    )
 
 
 @dataclass
@@ -37,6 +62,9 @@ class FakeEnclave:
     result_nonce: Callable[[bytes], bytes | None] = lambda nonce: nonce
     result: Callable[[bytes], bytes | None] = lambda line: ResultClaims(
         hashlib.sha256(line).digest(), Result(3)
+    ).encode()
+    computed: Callable[[ComputeRequest], bytes | None] = lambda request: compute_claims(
+        request
     ).encode()
     result_pcr0: bytes | None = None
     result_timestamp: datetime | None = None
@@ -57,15 +85,14 @@ class FakeEnclave:
                 timestamp=self.timestamp,
             )
             return encode_response(AttestationResponse(name_of(request), document))
-        assert isinstance(request, DecryptRequest)
         assert request.challenge is not None
         document = self.sign(
-            self.result(line),
+            self.computed(request) if isinstance(request, ComputeRequest) else self.result(line),
             nonce=self.result_nonce(request.challenge),
             pcr0=self.pcr0 if self.result_pcr0 is None else self.result_pcr0,
             timestamp=self.result_timestamp or self.timestamp,
         )
-        return encode_response(AttestationResponse("decrypt", document))
+        return encode_response(AttestationResponse(name_of(request), document))
 
     @property
     def requests(self) -> list[Request]:

@@ -3,14 +3,14 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 
 from foobar_instance.cli import cli, main, run
-from foobar_shared import envelope
-from foobar_shared.envelope import MAX_MESSAGE, MAX_PLAINTEXT
+from foobar_shared import envelope, hpke
 from foobar_shared.errors import NameFormatError
 from tests.foobar_instance.conftest import Run
 from tests.support.documents import OTHER_PCR0, PCR0, PUBLIC_KEY
@@ -39,7 +39,8 @@ VERBOSITY = {
 ATTESTATION = {
     "attestation_path": (["--attestation-path", "--attestationPath"], "FOOBAR_ATTESTATION_PATH")
 }
-ENCLAVE = {"enclave": (["--enclave"], "FOOBAR_ENCLAVE")}
+ENCLAVE = {"enclaves": (["--enclave"], "FOOBAR_ENCLAVE")}
+LINES = {"lines": (["--lines"], "FOOBAR_LINES")}
 RESULT = {
     "ciphertext": (["--ciphertext"], None),
     "proof": (["--proof"], "FOOBAR_PROOF"),
@@ -53,9 +54,23 @@ CONTRACT: dict[str, dict[str, tuple[list[str], str | None]]] = {
         **ENCLAVE,
         **PINS,
     },
-    "encrypt": {"plaintext": (["--plaintext"], None), **ATTESTATION, **PINS},
-    "decrypt": {**ATTESTATION, **ENCLAVE, **RESULT, **PINS},
-    "verify": {**ATTESTATION, **RESULT, **PINS},
+    "encrypt": {
+        "plaintext": (["--plaintext"], None),
+        "message_format": (["--format"], "FOOBAR_FORMAT"),
+        **LINES,
+        **ATTESTATION,
+        **PINS,
+    },
+    "decrypt": {
+        "together": (["--together"], "FOOBAR_TOGETHER"),
+        "jobs": (["--jobs"], "FOOBAR_JOBS"),
+        **LINES,
+        **ATTESTATION,
+        **ENCLAVE,
+        **RESULT,
+        **PINS,
+    },
+    "verify": {**LINES, **ATTESTATION, **RESULT, **PINS},
     "describe": {
         "path": (["path"], None),
         "root_path": PINS["root_path"],
@@ -70,7 +85,9 @@ CONTRACT: dict[str, dict[str, tuple[list[str], str | None]]] = {
 DEFAULTS = {
     "role": "aws-nitro-enclave-foobar-iam-role",
     "proxy_listen": "vsock:3:1001",
-    "enclave": "vsock:16:1000",
+    "enclaves": ["vsock:16:1000"],
+    "message_format": "2",
+    "jobs": 8,
     "attestation_path": "attestation.out",
     "partition": "aws",
 }
@@ -159,6 +176,8 @@ def test_a_malformed_address(shell: Run, command: list[str], option: str, addres
 def test_encrypt_prints_the_message_alone(shell: Run) -> None:
     ran = shell(*ENCRYPT, *PINNED)
     assert (ran.code, ran.stderr) == (0, f"{OTHER_ROOT}\n")
+    assert hpke.parse(ran.stdout.removesuffix("\n"))
+    ran = shell(*ENCRYPT, *PINNED, "--format", "1")
     envelope.parse_message(ran.stdout.removesuffix("\n"))
 
 
@@ -278,20 +297,58 @@ def test_describe_tells_by_its_exit_code_whether_it_verifies(shell: Run) -> None
     assert "us-east-1" in ran.stdout
 
 
-def test_the_longest_plaintext(shell: Run) -> None:
+@pytest.mark.parametrize(
+    ("message_format", "limit"), [("1", envelope.MAX_PLAINTEXT), ("2", hpke.MAX_PLAINTEXT)]
+)
+def test_the_longest_plaintext(shell: Run, message_format: str, limit: int) -> None:
+    encrypt = ("encrypt", *PINNED, "--format", message_format, "--plaintext")
     for more, code in ((0, 0), (1, 2), (1000, 2)):
-        text = "a" * (MAX_PLAINTEXT + more)
+        text = "a" * (limit + more)
         for ran in (
-            shell("encrypt", "--plaintext", text, *PINNED),
-            shell("encrypt", "--plaintext", "-", *PINNED, stdin=text.encode()),
+            shell(*encrypt, text),
+            shell(*encrypt, "-", stdin=text.encode()),
+            shell(*encrypt, "-", "--lines", stdin=text.encode()),
         ):
             assert ran.code == code
-            assert code == 0 or f"longer than {MAX_PLAINTEXT} bytes" in ran.error
+            assert code == 0 or f"longer than {limit} bytes" in ran.error
 
 
-@pytest.mark.parametrize(
-    "text", ["", "banana!", "\u00e9", MESSAGE[:-4], MESSAGE + "=", "a" * (MAX_MESSAGE + 1000)]
-)
+def test_lines_are_encrypted_one_by_one(shell: Run) -> None:
+    ran = shell("encrypt", *PINNED, "--lines", "--plaintext", "-", stdin=b"a\xff\r\n\nlast")
+    lengths = []
+    for line in ran.stdout.splitlines():
+        message = hpke.parse(line)
+        assert message is not None
+        lengths.append(len(message.ciphertext) - 48)
+    assert lengths == [3, 0, 4]
+
+
+def test_lines_come_from_standard_input(shell: Run) -> None:
+    for arguments in (
+        ("encrypt", "--lines", "--plaintext", "x"),
+        ("decrypt", "--lines", "--ciphertext", MESSAGE),
+        ("decrypt", "--together", "--ciphertext", MESSAGE),
+        ("verify", "--proof", "missing", "--lines", "--ciphertext", MESSAGE),
+    ):
+        ran = shell(*arguments, *PINNED)
+        assert ran.code == 2
+        assert "come from standard input" in ran.error
+    ran = shell("decrypt", "--lines", "--ciphertext", "-", "--proof", "p", *PINNED)
+    assert (ran.code, "--proof is for one result" in ran.error) == (2, True)
+
+
+def test_a_message_of_the_original_that_no_request_holds(shell: Run) -> None:
+    long = envelope.encode_message(
+        replace(envelope.parse_message(MESSAGE), ciphertext=bytes(envelope.MAX_CIPHERTEXT + 1))
+    )
+    for text in (long, "A" * (hpke.MAX_MESSAGE + 1)):
+        ran = shell("decrypt", "--ciphertext", "-", *PINNED, stdin=text.encode())
+        assert ran.code == 3
+        assert "the message is too long for a request" in ran.error
+        assert "give what" not in ran.error
+
+
+@pytest.mark.parametrize("text", ["", "banana!", "\u00e9", MESSAGE[:-4], MESSAGE + "="])
 def test_a_malformed_ciphertext(shell: Run, text: str) -> None:
     for ran in (
         shell("decrypt", "--ciphertext", text, *PINNED),

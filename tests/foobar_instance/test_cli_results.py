@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from foobar_instance.proof import parse_proof
+from foobar_instance.proof import RequestProof, parse_proof
 from foobar_shared.claims import ResultClaims
 from foobar_shared.computation import Result
 from foobar_shared.encoding import to_base64
@@ -86,6 +86,7 @@ def test_a_proof_is_saved_and_verifies(shell: Run, job: Job, directory: Path) ->
     assert ran.stderr.splitlines()[-1] == "proof saved in result.json"
     proof = parse_proof((directory / "result.json").read_bytes())
     assert proof.key == (directory / "attestation.out").read_bytes()
+    assert isinstance(proof, RequestProof)
     assert proof.request == job.enclave.lines[-1]
 
     ran = shell(*VERIFY, *PINNED)

@@ -2,26 +2,34 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 
-from foobar_instance.decrypt import decrypt
+from foobar_instance.decrypt import Decryptor
+from foobar_instance.enclaves import Enclaves
 from foobar_instance.errors import (
-    EnclaveRefusedError,
     EnclaveUnavailableError,
     InstanceError,
     KmsRequestError,
     KmsStaleAttestationError,
     NotVerifiedError,
 )
-from foobar_instance.proof import Result
+from foobar_instance.proof import AnyMessage, MessagesProof, RequestProof, VerifiedResult
 from foobar_instance.trust import Trust
 from foobar_shared import computation
 from foobar_shared.addresses import Address, UnixAddress
-from foobar_shared.claims import ResultClaims
+from foobar_shared.claims import ResultClaims, message_hash
 from foobar_shared.messages import (
+    ComputeMessage,
+    ComputeRequest,
     DecryptRequest,
     ErrorResponse,
     GetAttestationRequest,
@@ -29,7 +37,7 @@ from foobar_shared.messages import (
     parse_request,
 )
 from tests.foobar_instance.conftest import Told
-from tests.foobar_instance.fakes import MESSAGE, FakeEnclave, FakeKms
+from tests.foobar_instance.fakes import MESSAGE, FakeEnclave, FakeKms, compute_claims, sealed
 from tests.foobar_instance.peers import answering
 from tests.support.documents import (
     CLAIMS,
@@ -52,22 +60,26 @@ class Job:
     told: Told = field(default_factory=Told)
     trust: Trust | None = None
     key_document: bytes | None = None
+    message: AnyMessage = MESSAGE
 
     def run(
         self,
         answer: Callable[[bytes], bytes] | None = None,
         instead_of: Address | None = None,
-    ) -> Result:
-        with answering(answer or self.enclave) as address:
-            return decrypt(
-                MESSAGE,
+    ) -> VerifiedResult:
+        with (
+            answering(answer or self.enclave) as address,
+            closing(Enclaves([instead_of or address], self.told)) as enclaves,
+        ):
+            decryptor = Decryptor(
                 self.key_document or self.sign.key(),
-                instead_of or address,
+                enclaves,
                 self.trust or self.sign.trust(),
                 self.told,
                 now=lambda: NOW,
                 kms=self.kms,  # type: ignore[arg-type]
             )
+            return decryptor.decrypt(self.message)
 
     def refused(
         self,
@@ -97,7 +109,8 @@ def kinds(enclave: FakeEnclave) -> list[str]:
 
 def test_the_whole_conversation(job: Job) -> None:
     result = job.run()
-    assert (result.count, result.key) == (3, CLAIMS)
+    assert (str(result.result), result.key) == ("Count 'a': 3", CLAIMS)
+    assert isinstance(result.proof, RequestProof)
     assert result.proof.request == job.enclave.lines[1]
     request = parse_request(result.proof.request)
     assert isinstance(request, DecryptRequest)
@@ -206,11 +219,11 @@ def test_a_result_of_another_enclave_than_the_pinned_one(job: Job) -> None:
 
 def test_a_document_too_old_for_kms_is_asked_for_once_more(job: Job) -> None:
     job.kms.errors = [KmsStaleAttestationError("too old")]
-    assert job.run().count == 3
+    assert str(job.run().result) == "Count 'a': 3"
     first, second = job.kms.asked
     assert first["attestation"] != second["attestation"]
     assert kinds(job.enclave) == ["GetAttestationRequest"] * 2 + ["DecryptRequest"]
-    assert job.told.warnings == ["KMS says that the attestation is too old: asking for a new one"]
+    assert "KMS says that the attestation is too old: asking for a new one" in job.told.steps
 
 
 def test_but_only_once(job: Job) -> None:
@@ -238,4 +251,53 @@ def test_the_enclaves_refusal(job: Job) -> None:
         return job.enclave(line)
 
     words = "refused decrypt: the message does not decrypt"
-    job.refused(words, EnclaveRefusedError, asked=1, answer=refuse)
+    job.refused(words, NotVerifiedError, asked=1, answer=refuse)
+
+
+def test_the_conversation_about_a_message_of_format_2(job: Job) -> None:
+    message = sealed()
+    job.message = message
+    verified = job.run()
+    assert str(verified.result) == "Count 'a': 3"
+    assert kinds(job.enclave) == ["GetAttestationRequest", "ComputeRequest"]
+    request = job.enclave.requests[1]
+    assert request == ComputeRequest(
+        KEY_ARN,
+        CLAIMS.public_key,
+        (ComputeMessage(b"enveloped", message.enc, message.ciphertext),),
+        verified.attestation.nonce or b"",
+    )
+    hashes = (message_hash(message.enc, message.ciphertext),)
+    assert isinstance(verified.proof, MessagesProof)
+    assert verified.proof.messages == hashes
+    (question,) = job.kms.asked
+    assert isinstance(question["ephemeral_key"], bytes)
+    ephemeral = load_der_public_key(question["ephemeral_key"])
+    point = ephemeral.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    assert point == message.enc
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"computation": "foobar/other/1"}, "is of the computation foobar/other/1"),
+        ({"key_arn": KEY_ARN[:-1] + "f"}, "is for messages to another key"),
+        ({"messages_sha256": bytes(32)}, "is for other messages"),
+        ({"messages": 2}, "is for other messages"),
+    ],
+)
+def test_a_result_for_something_else(job: Job, changes: dict[str, object], words: str) -> None:
+    job.message = sealed()
+    job.enclave.computed = lambda request: replace(
+        compute_claims(request),
+        **changes,  # type: ignore[arg-type]
+    ).encode()
+    job.refused(f"the result's attestation {words}", asked=1)
+
+
+def test_a_computed_result_of_another_type_or_challenge(job: Job) -> None:
+    job.message = sealed()
+    job.enclave.computed = lambda _: ResultClaims(bytes(32), computation.Result(3)).encode()
+    job.refused("holds no result", asked=1)
+    job.enclave.result_nonce = lambda _: bytes(32)
+    job.refused("does not verify: .*nonce", asked=2)

@@ -8,7 +8,7 @@ import pytest
 from foobar_instance.enclave_client import EnclaveClient
 from foobar_instance.errors import EnclaveRefusedError, EnclaveUnavailableError, InstanceError
 from foobar_shared.addresses import UnixAddress
-from foobar_shared.framing import MAX_LINE, LineSocket
+from foobar_shared.framing import MAX_COMPUTE_LINE, MAX_LINE, LineSocket
 from foobar_shared.messages import (
     AttestationResponse,
     ErrorResponse,
@@ -143,6 +143,7 @@ def test_a_request_that_is_too_long_is_not_sent() -> None:
     with (
         answering(lambda _: b"{}") as address,
         EnclaveClient(address) as client,
-        pytest.raises(EnclaveUnavailableError, match="longer than"),
     ):
-        client.ask_line(b"x" * MAX_LINE, "decrypt")
+        for name, longest in (("decrypt", MAX_LINE), ("compute", MAX_COMPUTE_LINE)):
+            with pytest.raises(EnclaveRefusedError, match=f"longer than {longest} bytes"):
+                client.ask_line(b"x" * longest, name)

@@ -4,39 +4,49 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from foobar_instance.encrypt import encrypt
+from foobar_instance.encrypt import sealer
 from foobar_instance.errors import NotVerifiedError
-from foobar_shared import envelope
+from foobar_shared import envelope, hpke
 from foobar_shared.errors import EnvelopeError
-from tests.support.documents import OTHER_PCR0, PRIVATE_KEY, Signer
+from tests.support.documents import KEY_ARN, OTHER_PCR0, PRIVATE_KEY, PUBLIC_KEY, Signer
 
 
 @pytest.mark.parametrize("plaintext", [b"", b"banana", bytes(envelope.MAX_PLAINTEXT)])
-def test_only_the_attested_key_reads_it(sign: Signer, plaintext: bytes) -> None:
-    message = envelope.parse_message(encrypt(plaintext, sign.key(), sign.trust()))
+def test_only_the_attested_key_reads_format_1(sign: Signer, plaintext: bytes) -> None:
+    message = envelope.parse_message(sealer(sign.key(), sign.trust(), 1)(plaintext))
     ephemeral = load_der_public_key(message.ephemeral_key)
     assert isinstance(ephemeral, ec.EllipticCurvePublicKey)
     shared = PRIVATE_KEY.exchange(ec.ECDH(), ephemeral)
     assert envelope.decrypt(message.nonce, message.ciphertext, shared) == plaintext
 
 
+@pytest.mark.parametrize("plaintext", [b"", b"banana", bytes(hpke.MAX_PLAINTEXT)])
+def test_only_the_attested_key_reads_format_2(sign: Signer, plaintext: bytes) -> None:
+    message = hpke.parse(sealer(sign.key(), sign.trust())(plaintext))
+    assert message is not None
+    peer = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), message.enc)
+    shared = PRIVATE_KEY.exchange(ec.ECDH(), peer)
+    opened = hpke.open_message(message.enc, message.ciphertext, shared, PUBLIC_KEY, KEY_ARN)
+    assert opened == plaintext
+
+
 def test_a_key_of_another_enclave_gets_nothing(sign: Signer) -> None:
     with pytest.raises(NotVerifiedError, match=r"the key's attestation does not verify: .*PCR0"):
-        encrypt(b"banana", sign.key(), sign.trust(OTHER_PCR0))
+        sealer(sign.key(), sign.trust(OTHER_PCR0))
 
 
 def test_a_document_without_a_key_gets_nothing(sign: Signer) -> None:
     with pytest.raises(NotVerifiedError, match="the key's attestation does not attest a key"):
-        encrypt(b"banana", sign(), sign.trust())
+        sealer(sign(), sign.trust())
 
 
 def test_a_changed_document_gets_nothing(sign: Signer) -> None:
     document = sign.key()
     changed = document[:-1] + bytes([document[-1] ^ 1])
     with pytest.raises(NotVerifiedError, match="signature"):
-        encrypt(b"banana", changed, sign.trust())
+        sealer(changed, sign.trust())
 
 
 def test_a_plaintext_that_is_too_long(sign: Signer) -> None:
     with pytest.raises(EnvelopeError, match=str(envelope.MAX_PLAINTEXT)):
-        encrypt(bytes(envelope.MAX_PLAINTEXT + 1), sign.key(), sign.trust())
+        sealer(sign.key(), sign.trust(), 1)(bytes(envelope.MAX_PLAINTEXT + 1))

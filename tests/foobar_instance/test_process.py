@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from foobar_shared.envelope import parse_message
+from foobar_shared.hpke import parse
 from tests.support.documents import PCR0, Signer
 
 SECONDS = 30
@@ -105,7 +105,7 @@ def test_neither_result_nor_exit_code_needs_standard_error(
 ) -> None:
     done = process(encrypting, redirect=redirect)
     assert done.returncode == 0
-    parse_message(done.stdout.decode().removesuffix("\n"))
+    assert parse(done.stdout.decode().removesuffix("\n"))
     done = process([*encrypting, "--pcr", "1=" + "ff" * 48], redirect=redirect)
     assert (done.returncode, done.stdout, done.stderr) == (3, b"", b"")
 

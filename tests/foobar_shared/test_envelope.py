@@ -122,10 +122,10 @@ def test_parsing_raises_nothing_else(text: str) -> None:
         (as_text(FIELDS | {"c": b64(bytes(15))}), "c has 15 bytes"),
         (
             as_text(FIELDS | {"c": b64(bytes(MAX_CIPHERTEXT + 1))}),
-            f"c has {MAX_CIPHERTEXT + 1} bytes",
+            "too long for a request",
         ),
         (as_text(FIELDS | {"e": b64(b"0")}), "not a DER public key"),
-        ("A" * 200_000, "longer than"),
+        ("A" * 200_000, "too long for a request"),
     ],
 )
 def test_malformed_messages(text: str, reason: str) -> None:

@@ -343,7 +343,7 @@ def test_formats_are_told_apart() -> None:
         (as_text(FIELDS | {"c": b64(bytes(47))}), "c has 47 bytes"),
         (as_text(FIELDS | {"c": b64(bytes(MAX_CIPHERTEXT + 1))}), "c has"),
         (as_text(FIELDS | {"c": "AAB="}), "c: not canonical base64"),
-        ("A" * (MAX_MESSAGE + 1), "longer than"),
+        ("A" * (MAX_MESSAGE + 1), "too long for a request"),
     ],
 )
 def test_malformed_messages(text: str, reason: str) -> None:
