@@ -52,3 +52,17 @@ echo
 echo "4. A third person verifies the result: offline, without the plaintext, trusting one PCR0."
 echo "\$ foobar-instance verify --proof result.json --ciphertext \$CIPHERTEXT"
 foobar-instance verify --proof result.json --ciphertext "$CIPHERTEXT"
+
+echo
+echo "5. Many messages: each line is sealed, decrypted and attested on its own."
+printf 'attack at dawn\nretreat\nhold the line\n' >messages
+echo "\$ foobar-instance encrypt -q --lines --plaintext - < messages > sealed"
+foobar-instance encrypt -q --lines --plaintext - <messages >sealed
+echo "\$ foobar-instance decrypt -q --lines --ciphertext - < sealed"
+foobar-instance decrypt -q --lines --ciphertext - <sealed
+echo
+echo "6. Or one result over all of them, in one attestation."
+echo "\$ foobar-instance decrypt -q --together --proof all.json --ciphertext - < sealed"
+foobar-instance decrypt -q --together --proof all.json --ciphertext - <sealed
+echo "\$ foobar-instance verify -q --proof all.json --lines --ciphertext - < sealed"
+foobar-instance verify -q --proof all.json --lines --ciphertext - <sealed
