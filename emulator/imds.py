@@ -83,7 +83,7 @@ class ImdsServer(LoopbackServer):
         key = self._credentials.session(self._instance.role_session(), now=now)
         return {
             "Code": "Success",
-            "LastUpdated": _iso(key.issued or now),
+            "LastUpdated": _iso(now),
             "Type": "AWS-HMAC",
             "AccessKeyId": key.access_key_id,
             "SecretAccessKey": key.secret_access_key,

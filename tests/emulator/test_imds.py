@@ -154,18 +154,14 @@ def test_other_paths_do_not_exist(client: Client) -> None:
     assert client.request("PUT", "/latest/meta-data/instance-id", **{TTL: "60"})[0] == 404
 
 
-def test_credentials_stay_the_same_until_they_near_their_end(
-    client: Client, clock: Clock, credentials: CredentialStore
+def test_credentials_last_six_hours_and_earlier_ones_stay_valid(
+    client: Client, credentials: CredentialStore
 ) -> None:
     path = f"/latest/meta-data/iam/security-credentials/{Instance().role}"
-    first = json.loads(client.get(path, client.token())[1])
+    first, second = (json.loads(client.get(path, client.token())[1]) for _ in range(2))
     assert datetime.fromisoformat(first["Expiration"]) == START + timedelta(hours=6)
-    clock.now += timedelta(hours=4, minutes=59)
-    assert json.loads(client.get(path, client.token())[1]) == first
-    clock.now += timedelta(minutes=2)
-    second = json.loads(client.get(path, client.token())[1])
-    assert second["AccessKeyId"] != first["AccessKeyId"]
-    assert credentials.find(first["AccessKeyId"]) is not None
+    for answer in (first, second):
+        assert credentials.find(answer["AccessKeyId"]) is not None
 
 
 def test_secrets_are_in_no_text_form(credentials: CredentialStore) -> None:

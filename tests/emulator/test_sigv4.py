@@ -84,7 +84,7 @@ def test_a_token_with_a_long_term_key_is_refused() -> None:
 
 
 def test_expired_credentials_are_refused() -> None:
-    key = CREDENTIALS.new_session(INSTANCE.role_session(), now=NOW - timedelta(hours=7))
+    key = CREDENTIALS.session(INSTANCE.role_session(), now=NOW - timedelta(hours=7))
     assert caller_of(signed(key)) == "ExpiredTokenException"
 
 
