@@ -18,19 +18,14 @@ _KEY_ALPHABET: Final = string.ascii_uppercase + "234567"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who signs a request.
-
-    Attributes:
-        account_id: 12 digits.
-        arn: the caller's own ARN, as error messages name it.
-        principal_arns: further ARNs by which a policy can name the caller (a session's role).
-        iam_actions: action patterns that identity policies allow on every resource.
-    """
+    """Who signs a request."""
 
     account_id: str
     arn: str
     principal_arns: frozenset[str] = frozenset()
+    """Further ARNs by which a policy can name the caller: a session's role."""
     iam_actions: tuple[str, ...] = ()
+    """Action patterns that identity policies allow on every resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +80,27 @@ class CredentialStore:
 
     def long_term_key(self, principal: Principal) -> AccessKey:
         """Return a new access key without session token and without end."""
-        return self._add(AccessKey(principal, _key_id("AKIA"), secrets.token_urlsafe(30)))
+        return self._add(principal, "AKIA")
 
     def session(self, principal: Principal, *, now: datetime) -> AccessKey:
         """Return new temporary credentials, valid for SESSION_LIFETIME from `now`."""
-        return self._add(
-            AccessKey(
-                principal,
-                _key_id("ASIA"),
-                secrets.token_urlsafe(30),  # 40 characters, as AWS's are
-                token=secrets.token_urlsafe(192),
-                expires=now + SESSION_LIFETIME,
-            )
-        )
+        token = secrets.token_urlsafe(192)
+        return self._add(principal, "ASIA", token=token, expires=now + SESSION_LIFETIME)
 
     def find(self, access_key_id: str) -> AccessKey | None:
         """Return the access key of that id, or None."""
         return self._keys.get(access_key_id)
 
-    def _add(self, key: AccessKey) -> AccessKey:
-        self._keys[key.access_key_id] = key
-        return key
-
-
-def _key_id(prefix: str) -> str:
-    """Return 20 characters; the first four say the kind (IAM user guide, unique identifiers)."""
-    return prefix + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
+    def _add(
+        self,
+        principal: Principal,
+        prefix: str,
+        *,
+        token: str | None = None,
+        expires: datetime | None = None,
+    ) -> AccessKey:
+        # 20 characters, of which four say the kind (IAM user guide, unique identifiers).
+        key_id = prefix + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
+        secret = secrets.token_urlsafe(30)  # 40 characters, as AWS's are
+        self._keys[key_id] = AccessKey(principal, key_id, secret, token, expires)
+        return self._keys[key_id]

@@ -37,14 +37,14 @@ class KmsServer(LoopbackServer):
         tls: ssl.SSLContext,
         address: SocketAddress = ANY_LOOPBACK_PORT,
     ) -> None:
-        super().__init__(_Handler, tls=tls, address=address)
+        super().__init__(_Handler, address, tls)
         self._authenticator = authenticator
         self._perform = perform
 
     @property
     def endpoint(self) -> str:
         """The URL for AWS_ENDPOINT_URL_KMS."""
-        return f"https://localhost:{self.port}"
+        return f"https://localhost:{self.server_address[1]}"
 
     def answer(self, request: HttpRequest) -> Mapping[str, object]:
         """Return the members of the answer to a request.
@@ -64,20 +64,18 @@ class KmsServer(LoopbackServer):
 
 
 class _Handler(QuietHandler):
-    server_version = "kms"
     server: KmsServer
 
     def do_POST(self) -> None:  # noqa: N802 - http.server's name
         try:
             answer = self.server.answer(HttpRequest(self._headers(), self._body()))
         except KmsFault as fault:
-            members = {"__type": fault.code, "message": fault.message}
-            self._send(fault.status, members, {"x-amzn-ErrorType": fault.code})
+            self._send(fault.status, {"__type": fault.code, "message": fault.message})
         except Exception:  # noqa: BLE001 - shown here, and to the client it is KMS's fault
             traceback.print_exc()
-            self._send(500, {"__type": "KMSInternalException", "message": ""}, {})
+            self._send(500, {"__type": "KMSInternalException", "message": ""})
         else:
-            self._send(200, answer, {})
+            self._send(200, answer)
 
     def _headers(self) -> dict[str, str]:
         return {name.lower(): ",".join(self.headers.get_all(name, [])) for name in self.headers}
@@ -90,6 +88,6 @@ class _Handler(QuietHandler):
             )
         return self.rfile.read(int(length))
 
-    def _send(self, status: int, members: Mapping[str, object], headers: Mapping[str, str]) -> None:
-        fixed = {"Content-Type": _CONTENT_TYPE, "x-amzn-RequestId": secrets.token_hex(16)}
-        self.reply(status, to_json(members), fixed | dict(headers))
+    def _send(self, status: int, members: Mapping[str, object]) -> None:
+        headers = {"Content-Type": _CONTENT_TYPE, "x-amzn-RequestId": secrets.token_hex(16)}
+        self.reply(status, to_json(members), headers)
