@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from botocore.exceptions import ClientError
 
 from emulator import Emulator
 from emulator.errors import EnclaveFailedError, NotUpError, StateDirectoryError
@@ -24,7 +23,6 @@ from emulator.state import read_environment
 from foobar_instance.attestation import Attestation, parse_attestation, verify_attestation
 from foobar_shared.addresses import Address, connect, parse_address
 from foobar_shared.framing import LineSocket
-from foobar_shared.key_policy import key_policy
 from foobar_shared.messages import (
     AttestationResponse,
     GetAttestationRequest,
@@ -81,41 +79,6 @@ def test_the_real_enclave_answers_with_its_measurements(emulator: Emulator) -> N
     assert not attestation.is_debug
     saved = json.loads(Path(emulator.environment["FOOBAR_MEASUREMENTS"]).read_text())
     assert saved["Measurements"]["PCR0"] == image.pcr0.hex()
-
-
-def test_the_enclaves_own_attestation_opens_its_own_key(emulator: Emulator) -> None:
-    instance = emulator.instance
-    policy = key_policy(
-        region=instance.region,
-        account_id=instance.account_id,
-        role=instance.role,
-        pcr0=emulator.enclave.measurements.pcr0,
-    )
-    role = emulator.kms_client()
-    metadata = role.create_key(
-        Policy=policy,
-        KeySpec="ECC_NIST_P256",
-        KeyUsage="KEY_AGREEMENT",
-        BypassPolicyLockoutSafetyCheck=True,
-    )["KeyMetadata"]
-    public_key = role.get_public_key(KeyId=metadata["KeyId"])["PublicKey"]
-    other = emulator.start_enclave("further", measured=b"another image")
-
-    def derive(address: Address) -> bytes:
-        document = ask(address)
-        return role.derive_shared_secret(
-            KeyId=metadata["KeyId"],
-            KeyAgreementAlgorithm="ECDH",
-            PublicKey=public_key,
-            Recipient={
-                "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
-                "AttestationDocument": document,
-            },
-        )["CiphertextForRecipient"]
-
-    assert derive(emulator.enclave.address)
-    with pytest.raises(ClientError, match="AccessDeniedException"):
-        derive(other.address)
 
 
 def test_further_enclaves_differ_in_what_was_asked_for(emulator: Emulator) -> None:
