@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import secrets
 import ssl
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
@@ -17,7 +16,7 @@ from foobar_shared.encoding import parse_json_object, to_json
 from foobar_shared.errors import MessageError
 
 MAX_BODY: Final = 512 * 1024
-"""Longest request body in bytes; the largest attestation document is 350 kB in base64."""
+"""In bytes; the largest attestation document is 350 kB in base64."""
 
 _TARGET: Final = re.compile(r"TrentService\.([A-Za-z]{1,64})", re.ASCII)
 _CONTENT_TYPE: Final = "application/x-amz-json-1.1"
@@ -71,9 +70,6 @@ class _Handler(QuietHandler):
             answer = self.server.answer(HttpRequest(self._headers(), self._body()))
         except KmsFault as fault:
             self._send(fault.status, {"__type": fault.code, "message": fault.message})
-        except Exception:  # noqa: BLE001 - shown here, and to the client it is KMS's fault
-            traceback.print_exc()
-            self._send(500, {"__type": "KMSInternalException", "message": ""})
         else:
             self._send(200, answer)
 

@@ -28,7 +28,7 @@ _OWN_FILE: Final = re.compile(r"\.?[a-z0-9-]{1,48}\.(?:sock|pem|json)")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What points a program at an emulator: variables to set, and variables to unset."""
+    """What points a program at an emulator."""
 
     variables: Mapping[str, str]
     unset: Sequence[str]
