@@ -36,15 +36,7 @@ _STOP_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EnclaveHost:
-    """Where enclaves run.
-
-    Attributes:
-        instance: the parent instance.
-        pki: signs their attestation documents.
-        relay: where the parent's relay to KMS listens, when it does.
-        ca_file: the authority that KMS's TLS certificate is under (PEM).
-        console: where they write their logs; standard error by default.
-    """
+    """Where enclaves run. `console` gets their logs; None is standard error."""
 
     instance: Instance
     pki: NitroPki

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from emulator.identity import Principal
 from emulator.kms_fault import KmsFault
 from emulator.loopback import ANY_LOOPBACK_PORT, LoopbackServer, QuietHandler, SocketAddress
-from emulator.sigv4 import Authenticator, HttpRequest
+from emulator.sigv4 import Authenticator
 from foobar_shared.encoding import parse_json_object, to_json
 from foobar_shared.errors import MessageError
 
@@ -45,18 +45,18 @@ class KmsServer(LoopbackServer):
         """The URL for AWS_ENDPOINT_URL_KMS."""
         return f"https://localhost:{self.server_address[1]}"
 
-    def answer(self, request: HttpRequest) -> Mapping[str, object]:
+    def answer(self, headers: Mapping[str, str], body: bytes) -> Mapping[str, object]:
         """Return the members of the answer to a request.
 
         Raises:
             KmsFault: the refusal to send instead.
         """
-        target = _TARGET.fullmatch(request.headers.get("x-amz-target", ""))
-        if target is None or request.headers.get("content-type") != _CONTENT_TYPE:
+        target = _TARGET.fullmatch(headers.get("x-amz-target", ""))
+        if target is None or headers.get("content-type") != _CONTENT_TYPE:
             raise KmsFault("UnknownOperationException", "")
-        caller = self._authenticator.caller(request)
+        caller = self._authenticator.caller(headers, body)
         try:
-            members = parse_json_object(request.body)
+            members = parse_json_object(body)
         except MessageError as error:
             raise KmsFault("SerializationException", f"The body is {error}.") from None
         return self._perform(target[1], members, caller)
@@ -67,7 +67,7 @@ class _Handler(QuietHandler):
 
     def do_POST(self) -> None:  # noqa: N802 - http.server's name
         try:
-            answer = self.server.answer(HttpRequest(self._headers(), self._body()))
+            answer = self.server.answer(self._headers(), self._body())
         except KmsFault as fault:
             self._send(fault.status, {"__type": fault.code, "message": fault.message})
         else:

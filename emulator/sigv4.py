@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -29,14 +28,6 @@ _AUTHORIZATION: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """A POST to `/`; header names are in lower case."""
-
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class Authenticator:
     """Find the caller of a request by its access key, and refuse what that key did not sign."""
 
@@ -45,14 +36,13 @@ class Authenticator:
         self._region = region
         self._clock = clock
 
-    def caller(self, request: HttpRequest) -> Principal:
-        """Return the principal that signed the request.
+    def caller(self, headers: Mapping[str, str], body: bytes) -> Principal:
+        """Return the principal that signed a POST to `/`; header names are in lower case.
 
         Raises:
             KmsFault: MissingAuthenticationTokenException, IncompleteSignatureException,
                 InvalidSignatureException, UnrecognizedClientException or ExpiredTokenException.
         """
-        headers = request.headers
         if "authorization" not in headers:
             raise KmsFault("MissingAuthenticationTokenException", "Missing Authentication Token")
         parsed = _AUTHORIZATION.fullmatch(headers["authorization"])
@@ -69,7 +59,8 @@ class Authenticator:
             raise _invalid_signature(f"The credential's scope is not {self._region}/kms, today.")
         self._check_date(date)
         key = self._access_key(parsed["key_id"], headers.get("x-amz-security-token", ""))
-        expected = _signature(request, key, region=self._region, signed=signed)
+        signed_headers = {name: headers[name] for name in signed}
+        expected = _signature(signed_headers, body, key, self._region)
         if not hmac.compare_digest(expected, parsed["signature"]):
             raise _invalid_signature(
                 "The request signature we calculated does not match the signature you provided."
@@ -97,12 +88,11 @@ class Authenticator:
         return key
 
 
-def _signature(request: HttpRequest, key: AccessKey, *, region: str, signed: frozenset[str]) -> str:
-    headers = {name: value for name, value in request.headers.items() if name in signed}
+def _signature(headers: dict[str, str], body: bytes, key: AccessKey, region: str) -> str:
     # The hash in the signature is of the body that came, whatever the header claims.
     if "x-amz-content-sha256" in headers:
-        headers["x-amz-content-sha256"] = hashlib.sha256(request.body).hexdigest()
-    aws_request = AWSRequest("POST", f"https://{headers['host']}/", headers, request.body)
+        headers["x-amz-content-sha256"] = hashlib.sha256(body).hexdigest()
+    aws_request = AWSRequest("POST", f"https://{headers['host']}/", headers, body)
     aws_request.context["timestamp"] = headers["x-amz-date"]
     signer = SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), "kms", region)
     text = signer.string_to_sign(aws_request, signer.canonical_request(aws_request))

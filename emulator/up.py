@@ -68,7 +68,7 @@ class Emulator:
 
         Args:
             directory: for its sockets and files; the user's own by default. Made if need be.
-            instance: what the parent instance is.
+            instance: the parent instance and its account.
             debug_mode: whether the enclaves run in debug mode.
             enclaves: how many enclaves of the same image to start.
             console: where enclaves write their logs; standard error by default.
@@ -119,7 +119,7 @@ class Emulator:
 
     @property
     def ca_file(self) -> Path:
-        """The PEM file of the authority that signs KMS's TLS certificate."""
+        """The PEM file of the CA that signs KMS's TLS certificate."""
         return self.directory / "kms-ca.pem"
 
     @property

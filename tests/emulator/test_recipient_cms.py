@@ -15,10 +15,7 @@ from emulator.recipient_cms import encrypt_for_recipient
 from foobar_enclave.cms import decrypt_enveloped_data
 from tests.support.vectors import vector_path
 
-
-@pytest.fixture(scope="module")
-def key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(65537, 2048)
+KEY = rsa.generate_private_key(65537, 2048)
 
 
 def structure(message: bytes) -> list[tuple[int, str, int, bytes]]:
@@ -57,17 +54,17 @@ def _walk(
 
 
 @pytest.mark.parametrize("name", ["kms_datakey32_edgebit", "kms_decrypt_hello_world_enclaver"])
-def test_has_the_very_structure_of_a_genuine_kms_answer(name: str, key: rsa.RSAPrivateKey) -> None:
+def test_has_the_very_structure_of_a_genuine_kms_answer(name: str) -> None:
     genuine = vector_path(f"kms_cms/{name}.ber").read_bytes()
     plaintext = vector_path(f"kms_cms/{name}.plaintext.bin").read_bytes()
-    ours = encrypt_for_recipient(plaintext, key.public_key())
+    ours = encrypt_for_recipient(plaintext, KEY.public_key())
     assert structure(ours) == structure(genuine)
     assert len(ours) == len(genuine)
 
 
-def test_names_the_recipient_by_the_hash_of_its_public_key(key: rsa.RSAPrivateKey) -> None:
-    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    message = encrypt_for_recipient(b"secret", key.public_key())
+def test_names_the_recipient_by_the_hash_of_its_public_key() -> None:
+    spki = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    message = encrypt_for_recipient(b"secret", KEY.public_key())
     assert b"\x80\x20" + hashlib.sha256(spki).digest() in message
 
 
@@ -76,6 +73,3 @@ def test_names_the_recipient_by_the_hash_of_its_public_key(key: rsa.RSAPrivateKe
 def test_the_enclave_decrypts_it(plaintext: bytes) -> None:
     message = encrypt_for_recipient(plaintext, KEY.public_key())
     assert decrypt_enveloped_data(message, KEY) == plaintext
-
-
-KEY = rsa.generate_private_key(65537, 2048)

@@ -11,7 +11,7 @@ from botocore.credentials import Credentials
 
 from emulator.identity import AccessKey, CredentialStore, Instance
 from emulator.kms_fault import KmsFault
-from emulator.sigv4 import Authenticator, HttpRequest
+from emulator.sigv4 import Authenticator
 
 NOW = datetime.now(UTC)
 INSTANCE = Instance()
@@ -50,7 +50,7 @@ def caller_of(headers: dict[str, str], *, body: bytes = BODY, at: datetime | Non
     clock = lambda: at or datetime.now(UTC)  # noqa: E731
     authenticator = Authenticator(CREDENTIALS, region="us-east-1", clock=clock)
     try:
-        return authenticator.caller(HttpRequest(headers, body)).arn
+        return authenticator.caller(headers, body).arn
     except KmsFault as fault:
         return fault.code
 
