@@ -51,10 +51,17 @@ def up(directory: Path | None, *, debug_mode: bool, enclaves: int) -> None:
     stop = threading.Event()
     for number in _SIGNALS:
         signal.signal(number, lambda *_: stop.set())
+    # `env` answers at once, and signals are caught before the second that this import takes.
+    from emulator.up import Emulator
+
     try:
-        _run(directory, debug_mode=debug_mode, enclaves=enclaves, stop=stop)
+        with Emulator(directory, debug_mode=debug_mode, enclaves=enclaves) as emulator:
+            click.echo(_greeting(emulator, directory))
+            while not stop.wait(_CHECK_SECONDS):
+                emulator.check()
     except EmulatorError as error:
         _fail(error)
+    click.echo("Ended; nothing is left.", err=True)
 
 
 @main.command(short_help="Print shell lines that point programs at it.")
@@ -68,31 +75,17 @@ def env(directory: Path | None) -> None:
     click.echo(environment.as_shell(), nl=False)
 
 
-def _run(directory: Path | None, *, debug_mode: bool, enclaves: int, stop: threading.Event) -> None:
-    # `env` answers at once, and signals are caught before the second that this import takes.
-    from emulator.up import Emulator
-
-    with Emulator(directory, debug_mode=debug_mode, enclaves=enclaves) as emulator:
-        click.echo(_greeting(emulator, directory))
-        while not stop.wait(_CHECK_SECONDS):
-            emulator.check()
-    click.echo("Ended; nothing is left.", err=True)
-
-
 def _greeting(emulator: Emulator, directory: Path | None) -> str:
     environment, instance = emulator.environment, emulator.instance
     option = f" --directory {shlex.quote(str(directory))}" if directory else ""
-    image = emulator.enclave.measurements
     return f"""\
 Up, in {emulator.directory}
 
   enclave            {environment["FOOBAR_ENCLAVE"]}
-  its PCR0           {image.pcr0.hex()}
-  Nitro root         {environment["FOOBAR_ROOT_PATH"]} (made for this run)
+  its PCR0           {emulator.enclave.measurements.pcr0.hex()}
   KMS                {environment["AWS_ENDPOINT_URL_KMS"]}
   instance metadata  {environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"]}
-  region, account    {instance.region}, {instance.account_id}
-  role               {instance.role}
+  account, role      {instance.account_id}, {instance.role}
 
 In another terminal:
 

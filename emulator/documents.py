@@ -27,15 +27,7 @@ _BREAK: Final = b"\xff"
 
 
 class DocumentContent(TypedDict):
-    """What a document says.
-
-    Attributes:
-        module_id: the module's id, as in the leaf certificate's subject.
-        pcrs: 48 bytes each.
-        timestamp: aware; written in milliseconds.
-        user_data: at most 1,024 bytes, as are `nonce` and `public_key`. None is written as null,
-            and is not the same as empty.
-    """
+    """What a document says; an optional field that is None is written as null."""
 
     module_id: str
     pcrs: Mapping[int, bytes]
@@ -81,22 +73,18 @@ def sign_document(
     unprotected: object = None,
     tag: int | None = None,
 ) -> bytes:
-    """Return a COSE_Sign1 message over a payload.
+    """Return a COSE_Sign1 message over fields, or over CBOR of any form.
 
     Args:
-        payload: fields, or CBOR of any form.
+        payload: what is signed.
         key: a P-384 key.
         protected: the serialized protected header.
-        unprotected: the unprotected header; empty unless given.
-        tag: a CBOR tag in front, such as 18; none unless given.
+        unprotected: the unprotected header; None for an empty one.
+        tag: a CBOR tag in front, such as 18; None for none.
     """
     body = payload if isinstance(payload, bytes) else encode_payload(payload)
-    message: object = [
-        protected,
-        {} if unprotected is None else unprotected,
-        body,
-        cose_signature(key, protected, body),
-    ]
+    header = {} if unprotected is None else unprotected
+    message: object = [protected, header, body, cose_signature(key, protected, body)]
     return cbor2.dumps(message if tag is None else cbor2.CBORTag(tag, message))
 
 

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -37,15 +36,7 @@ _STOP_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EnclaveHost:
-    """Where enclaves run.
-
-    Attributes:
-        instance: the parent instance.
-        pki: signs their attestation documents.
-        relay: where the parent's relay to KMS listens, when it does.
-        ca_file: the authority that KMS's TLS certificate is under (PEM).
-        console: where they write their logs; standard error by default.
-    """
+    """Where enclaves run. `console` gets their logs; None is standard error."""
 
     instance: Instance
     pki: NitroPki
@@ -77,10 +68,10 @@ class RunningEnclave:
         """Start the process; `Emulator.start_enclave` says what the arguments are."""
         self.address = address
         self.measurements = measure_enclave(measured)
-        self.pcrs: Mapping[int, bytes] = pcr_bank(self.measurements, host.instance, debug=debug)
+        self.pcrs = pcr_bank(self.measurements, host.instance, debug=debug)
         self.nsm = EmulatedNsm(
             host.pki,
-            module_id=f"{host.instance.instance_id}-enc{_number(name)}",
+            module_id=f"{host.instance.instance_id}-enc{sha256(name.encode()).hexdigest()[:16]}",
             pcrs=self.pcrs,
             clock=clock,
         )
@@ -132,23 +123,17 @@ class RunningEnclave:
         return self._process.returncode
 
 
-def _number(name: str) -> str:
-    """Return the 16 hexadecimal digits of a module id, the same for the same name."""
-    return "0123456789abcdef" if name == "enclave" else sha256(name.encode()).hexdigest()[:16]
-
-
 def _spawn(
     listener: socket.socket, nsm: socket.socket, host: EnclaveHost
 ) -> subprocess.Popen[bytes]:
     """Start the process: no environment but Python's path, no descriptor but its own."""
     descriptors = (listener.fileno(), nsm.fileno())
-    arguments = [
-        *(sys.executable, "-P", "-m", "emulator.enclave"),
-        *("--listener", str(descriptors[0]), "--nsm", str(descriptors[1])),
-        *("--relay", str(host.relay), "--ca-file", str(host.ca_file)),
-    ]
     return subprocess.Popen(
-        arguments,
+        [
+            *(sys.executable, "-P", "-m", "emulator.enclave"),
+            *("--listener", str(descriptors[0]), "--nsm", str(descriptors[1])),
+            *("--relay", str(host.relay), "--ca-file", str(host.ca_file)),
+        ],
         env={"PYTHONPATH": str(Path(emulator.__path__[0]).parent), "PATH": os.defpath},
         stdin=subprocess.PIPE,
         stdout=host.console,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import string
-import threading
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,25 +13,19 @@ from foobar_shared.key_policy import partition_of
 SESSION_LIFETIME: Final = timedelta(hours=6)
 """What instance metadata hands out lives about six hours (EC2 user guide, IAM roles for EC2)."""
 
-_RENEW_BEFORE: Final = timedelta(hours=1)
 _KEY_ALPHABET: Final = string.ascii_uppercase + "234567"
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who signs a request.
-
-    Attributes:
-        account_id: 12 digits.
-        arn: the caller's own ARN, as error messages name it.
-        principal_arns: further ARNs by which a policy can name the caller (a session's role).
-        iam_actions: action patterns that identity policies allow on every resource.
-    """
+    """Who signs a request."""
 
     account_id: str
     arn: str
     principal_arns: frozenset[str] = frozenset()
+    """Further ARNs by which a policy can name the caller: a session's role."""
     iam_actions: tuple[str, ...] = ()
+    """Action patterns that identity policies allow on every resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,58 +69,38 @@ class AccessKey:
     access_key_id: str
     secret_access_key: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
-    issued: datetime | None = None
     expires: datetime | None = None
 
 
 class CredentialStore:
-    """Every access key of the emulated account; thread-safe."""
+    """Every access key of the emulated account."""
 
     def __init__(self) -> None:
         self._keys: dict[str, AccessKey] = {}
-        self._current: dict[str, AccessKey] = {}
-        self._lock = threading.Lock()
 
     def long_term_key(self, principal: Principal) -> AccessKey:
         """Return a new access key without session token and without end."""
-        return self._add(AccessKey(principal, _key_id("AKIA"), secrets.token_urlsafe(30)))
+        return self._add(principal, "AKIA")
 
     def session(self, principal: Principal, *, now: datetime) -> AccessKey:
-        """Return the principal's temporary credentials, renewed an hour before they expire.
-
-        Older ones stay valid until their own end, as they do on EC2.
-        """
-        with self._lock:
-            current = self._current.get(principal.arn)
-        if current and current.expires and now < current.expires - _RENEW_BEFORE:
-            return current
-        return self.new_session(principal, now=now)
-
-    def new_session(self, principal: Principal, *, now: datetime) -> AccessKey:
         """Return new temporary credentials, valid for SESSION_LIFETIME from `now`."""
-        key = AccessKey(
-            principal,
-            _key_id("ASIA"),
-            secrets.token_urlsafe(30),  # 40 characters, as AWS's are
-            token=secrets.token_urlsafe(192),
-            issued=now,
-            expires=now + SESSION_LIFETIME,
-        )
-        with self._lock:
-            self._current[principal.arn] = key
-        return self._add(key)
+        token = secrets.token_urlsafe(192)
+        return self._add(principal, "ASIA", token=token, expires=now + SESSION_LIFETIME)
 
     def find(self, access_key_id: str) -> AccessKey | None:
         """Return the access key of that id, or None."""
-        with self._lock:
-            return self._keys.get(access_key_id)
+        return self._keys.get(access_key_id)
 
-    def _add(self, key: AccessKey) -> AccessKey:
-        with self._lock:
-            self._keys[key.access_key_id] = key
-        return key
-
-
-def _key_id(prefix: str) -> str:
-    """Return 20 characters; the first four say the kind (IAM user guide, unique identifiers)."""
-    return prefix + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
+    def _add(
+        self,
+        principal: Principal,
+        prefix: str,
+        *,
+        token: str | None = None,
+        expires: datetime | None = None,
+    ) -> AccessKey:
+        # 20 characters, of which four say the kind (IAM user guide, unique identifiers).
+        key_id = prefix + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
+        secret = secrets.token_urlsafe(30)  # 40 characters, as AWS's are
+        self._keys[key_id] = AccessKey(principal, key_id, secret, token, expires)
+        return self._keys[key_id]

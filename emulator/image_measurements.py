@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,12 +30,8 @@ class ImageMeasurements:
 
     def as_nitro_cli_json(self) -> str:
         """Return the JSON that `nitro-cli build-enclave` prints."""
-        measurements = {
-            "HashAlgorithm": "Sha384 { ... }",
-            "PCR0": self.pcr0.hex(),
-            "PCR1": self.pcr1.hex(),
-            "PCR2": self.pcr2.hex(),
-        }
+        pcrs = {name.upper(): pcr.hex() for name, pcr in asdict(self).items()}
+        measurements = {"HashAlgorithm": "Sha384 { ... }"} | pcrs
         return json.dumps({"Measurements": measurements}, indent=2) + "\n"
 
 

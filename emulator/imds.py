@@ -36,7 +36,7 @@ class ImdsServer(LoopbackServer):
         clock: Clock = utc_now,
         address: SocketAddress = ANY_LOOPBACK_PORT,
     ) -> None:
-        super().__init__(_Handler, address=address)
+        super().__init__(_Handler, address)
         self._instance = instance
         self._credentials = credentials
         self._clock = clock
@@ -45,7 +45,7 @@ class ImdsServer(LoopbackServer):
     @property
     def endpoint(self) -> str:
         """The URL for AWS_EC2_METADATA_SERVICE_ENDPOINT."""
-        return f"http://{self.server_address[0]!s}:{self.port}"
+        return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
 
     def new_token(self, ttl: str) -> str | None:
         """Return a session token for `ttl` seconds, or None where that is not 1 to 21600."""
@@ -62,28 +62,28 @@ class ImdsServer(LoopbackServer):
 
     def page(self, path: str) -> str | dict[str, str] | None:
         """Return the text or JSON object at `path`; a closing slash changes nothing."""
-        instance, now = self._instance, self._clock()
-        profile = instance.iam_arn(f"instance-profile/{instance.role}")
+        instance = self._instance
         pages: dict[str, str | dict[str, str]] = {
             "/latest/meta-data/instance-id": instance.instance_id,
             "/latest/meta-data/placement/region": instance.region,
             "/latest/meta-data/placement/availability-zone": f"{instance.region}a",
             "/latest/meta-data/iam/info": {
                 "Code": "Success",
-                "LastUpdated": _iso(now),
-                "InstanceProfileArn": profile,
+                "LastUpdated": _iso(self._clock()),
+                "InstanceProfileArn": instance.iam_arn(f"instance-profile/{instance.role}"),
                 "InstanceProfileId": "AIPAEXAMPLEEXAMPLE234",
             },
             _ROLES: instance.role,
-            f"{_ROLES}/{instance.role}": self._role_credentials(now),
+            f"{_ROLES}/{instance.role}": self._role_credentials(),
         }
         return pages.get(path.removesuffix("/"))
 
-    def _role_credentials(self, now: datetime) -> dict[str, str]:
+    def _role_credentials(self) -> dict[str, str]:
+        now = self._clock()
         key = self._credentials.session(self._instance.role_session(), now=now)
         return {
             "Code": "Success",
-            "LastUpdated": _iso(key.issued or now),
+            "LastUpdated": _iso(now),
             "Type": "AWS-HMAC",
             "AccessKeyId": key.access_key_id,
             "SecretAccessKey": key.secret_access_key,
@@ -93,7 +93,6 @@ class ImdsServer(LoopbackServer):
 
 
 class _Handler(QuietHandler):
-    server_version = "EC2ws"
     server: ImdsServer
 
     def do_PUT(self) -> None:  # noqa: N802 - http.server's name
@@ -111,14 +110,11 @@ class _Handler(QuietHandler):
             self._refuse(HTTPStatus.UNAUTHORIZED)
         elif (page := self.server.page(self.path)) is None:
             self._refuse(HTTPStatus.NOT_FOUND)
-        elif isinstance(page, str):
-            self.reply(200, page.encode(), {"Content-Type": "text/plain"})
         else:
-            body = json.dumps(page, indent=2).encode()
-            self.reply(200, body, {"Content-Type": "application/json"})
+            self.reply(200, (page if isinstance(page, str) else json.dumps(page)).encode(), {})
 
     def _refuse(self, status: HTTPStatus) -> None:
-        self.reply(status, status.phrase.encode(), {"Content-Type": "text/plain"})
+        self.reply(status, b"", {})
 
 
 def _iso(time: datetime) -> str:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 import secrets
 import ssl
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from emulator.identity import Principal
 from emulator.kms_fault import KmsFault
 from emulator.loopback import ANY_LOOPBACK_PORT, LoopbackServer, QuietHandler, SocketAddress
-from emulator.sigv4 import Authenticator, HttpRequest
+from emulator.sigv4 import Authenticator
 from foobar_shared.encoding import parse_json_object, to_json
 from foobar_shared.errors import MessageError
 
 MAX_BODY: Final = 512 * 1024
-"""Longest request body in bytes; the largest attestation document is 350 kB in base64."""
+"""In bytes; the largest attestation document is 350 kB in base64."""
 
 _TARGET: Final = re.compile(r"TrentService\.([A-Za-z]{1,64})", re.ASCII)
 _CONTENT_TYPE: Final = "application/x-amz-json-1.1"
@@ -37,47 +36,42 @@ class KmsServer(LoopbackServer):
         tls: ssl.SSLContext,
         address: SocketAddress = ANY_LOOPBACK_PORT,
     ) -> None:
-        super().__init__(_Handler, tls=tls, address=address)
+        super().__init__(_Handler, address, tls)
         self._authenticator = authenticator
         self._perform = perform
 
     @property
     def endpoint(self) -> str:
         """The URL for AWS_ENDPOINT_URL_KMS."""
-        return f"https://localhost:{self.port}"
+        return f"https://localhost:{self.server_address[1]}"
 
-    def answer(self, request: HttpRequest) -> Mapping[str, object]:
+    def answer(self, headers: Mapping[str, str], body: bytes) -> Mapping[str, object]:
         """Return the members of the answer to a request.
 
         Raises:
             KmsFault: the refusal to send instead.
         """
-        target = _TARGET.fullmatch(request.headers.get("x-amz-target", ""))
-        if target is None or request.headers.get("content-type") != _CONTENT_TYPE:
+        target = _TARGET.fullmatch(headers.get("x-amz-target", ""))
+        if target is None or headers.get("content-type") != _CONTENT_TYPE:
             raise KmsFault("UnknownOperationException", "")
-        caller = self._authenticator.caller(request)
+        caller = self._authenticator.caller(headers, body)
         try:
-            members = parse_json_object(request.body)
+            members = parse_json_object(body)
         except MessageError as error:
             raise KmsFault("SerializationException", f"The body is {error}.") from None
         return self._perform(target[1], members, caller)
 
 
 class _Handler(QuietHandler):
-    server_version = "kms"
     server: KmsServer
 
     def do_POST(self) -> None:  # noqa: N802 - http.server's name
         try:
-            answer = self.server.answer(HttpRequest(self._headers(), self._body()))
+            answer = self.server.answer(self._headers(), self._body())
         except KmsFault as fault:
-            members = {"__type": fault.code, "message": fault.message}
-            self._send(fault.status, members, {"x-amzn-ErrorType": fault.code})
-        except Exception:  # noqa: BLE001 - shown here, and to the client it is KMS's fault
-            traceback.print_exc()
-            self._send(500, {"__type": "KMSInternalException", "message": ""}, {})
+            self._send(fault.status, {"__type": fault.code, "message": fault.message})
         else:
-            self._send(200, answer, {})
+            self._send(200, answer)
 
     def _headers(self) -> dict[str, str]:
         return {name.lower(): ",".join(self.headers.get_all(name, [])) for name in self.headers}
@@ -90,6 +84,6 @@ class _Handler(QuietHandler):
             )
         return self.rfile.read(int(length))
 
-    def _send(self, status: int, members: Mapping[str, object], headers: Mapping[str, str]) -> None:
-        fixed = {"Content-Type": _CONTENT_TYPE, "x-amzn-RequestId": secrets.token_hex(16)}
-        self.reply(status, to_json(members), fixed | dict(headers))
+    def _send(self, status: int, members: Mapping[str, object]) -> None:
+        headers = {"Content-Type": _CONTENT_TYPE, "x-amzn-RequestId": secrets.token_hex(16)}
+        self.reply(status, to_json(members), headers)

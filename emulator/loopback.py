@@ -23,9 +23,8 @@ class LoopbackServer(ThreadingHTTPServer):
     def __init__(
         self,
         handler: type[BaseHTTPRequestHandler],
-        *,
+        address: SocketAddress,
         tls: ssl.SSLContext | None = None,
-        address: SocketAddress = ANY_LOOPBACK_PORT,
     ) -> None:
         super().__init__(address, handler)
         if tls is not None:
@@ -33,14 +32,7 @@ class LoopbackServer(ThreadingHTTPServer):
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
-        self._thread = threading.Thread(
-            target=self.serve_forever, kwargs={"poll_interval": 0.05}, name=type(self).__name__
-        )
-
-    @property
-    def port(self) -> int:
-        """The TCP port."""
-        return int(self.server_address[1])
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -63,7 +55,6 @@ class QuietHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 30
     wbufsize = -1  # headers and body leave together
-    sys_version = ""
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
@@ -72,11 +63,9 @@ class QuietHandler(BaseHTTPRequestHandler):
         """Send an answer, and close the connection after one that is not 200."""
         # The body of a refused request may not have been read, so nothing may follow it.
         self.close_connection = self.close_connection or status != 200
+        closing = {"Connection": "close"} if self.close_connection else {}
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in ({"Content-Length": str(len(body))} | closing | dict(headers)).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)

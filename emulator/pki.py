@@ -100,17 +100,12 @@ class NitroPki:
         name = _SEATTLE | {"CN": f"{module_id.rpartition('-')[0]}.{domain}"}
         usage = key_usage("key_cert_sign")
         instance = certify(zonal, name, begin, INSTANCE_LIFETIME, _ca(0), usage)
-        leaf = certify(
-            instance,
-            _SEATTLE | {"CN": f"{module_id}.{self.region}.aws"},
-            now.replace(microsecond=0) - LEAF_BACKDATED,
-            LEAF_LIFETIME,
-            NOT_A_CA,
-            key_usage("digital_signature", "content_commitment"),
-            critical_usage=False,
-        )
+        name = _SEATTLE | {"CN": f"{module_id}.{self.region}.aws"}
+        usage = key_usage("digital_signature", "content_commitment")
+        begin = now.replace(microsecond=0) - LEAF_BACKDATED
+        leaf = certify(instance, name, begin, LEAF_LIFETIME, NOT_A_CA, usage, critical_usage=False)
         bundle = (self.issuer, regional, zonal, instance)
-        return NitroChain(leaf.key, _der(leaf), tuple(_der(authority) for authority in bundle))
+        return NitroChain(leaf.key, _der(leaf), tuple(_der(issuer) for issuer in bundle))
 
 
 def certify(
@@ -123,17 +118,10 @@ def certify(
     *others: x509.ExtensionType,
     critical_usage: bool = True,
 ) -> Certified:
-    """Return a fresh P-384 key with a certificate of `issuer`, or one that it signs itself.
+    """Return a fresh P-384 key with a certificate of `issuer`; None for one that it signs itself.
 
-    Args:
-        issuer: who signs.
-        name: the subject's attributes (C, ST, L, O, OU, CN) in order.
-        begin: aware; cut to seconds (RFC 5280 section 4.1.2.5).
-        lifetime: until the certificate ends.
-        constraints: those of a CA add its key identifier and its issuer's.
-        usage: see `key_usage`.
-        others: further extensions, not critical.
-        critical_usage: whether `usage` is critical.
+    `name` holds the subject's attributes (C, ST, L, O, OU, CN) in order. A CA's certificate also
+    gets its key identifier and its issuer's. `others` are further extensions, not critical.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     if constraints.ca:

@@ -1,41 +1,29 @@
-"""Key policies: what they allow whom, decided as KMS does and never more generously.
+"""Decide what a key policy allows whom, as KMS does and never more generously.
 
 Denied by default, for the account's root user too; an explicit Deny wins. An Allow statement that
-names the account leaves the choice to IAM for everyone but the root user (KMS developer guide,
-"Key policies"; IAM user guide, "Policy evaluation logic"). What this evaluator does not know can
-only take away: an element, condition operator or condition key beyond those below keeps an Allow
-from applying, and does not keep a Deny from it.
+names the account leaves the choice to IAM (KMS developer guide, "Key policies"; IAM user guide,
+"Policy evaluation logic"). A policy with an element, condition operator or condition key that is
+not known here is refused as a whole.
 """
 
 from __future__ import annotations
 
-import enum
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from emulator.identity import Principal
-from emulator.kms_fault import malformed_policy
+from emulator.kms_fault import malformed_policy, unsupported
 from foobar_shared.encoding import parse_json_object, to_json
 from foobar_shared.errors import MessageError
 
 _VERSIONS: Final = ("2012-10-17", "2008-10-17")
-_UNSUPPORTED: Final = {"NotPrincipal", "NotAction", "NotResource"}
-_ELEMENTS: Final = {
-    "Sid", "Effect", "Principal", "Action", "Resource", "Condition", *_UNSUPPORTED,
-}  # fmt: skip
-_ATTESTATION_KEY: Final = re.compile(
+_NEEDED: Final = {"Effect", "Principal", "Action", "Resource"}
+_KNOWN: Final = {*_NEEDED, "Sid", "Condition"}
+_CONDITION_KEY: Final = re.compile(
     r"kms:recipientattestation:(?:pcr[0-9]{1,2}|imagesha384)", re.ASCII
 )
-
-
-class Decision(enum.Enum):
-    """What a policy says about one request."""
-
-    ALLOWED = enum.auto()
-    NOT_ALLOWED = enum.auto()
-    DENIED = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +50,21 @@ class _Statement:
     actions: tuple[str, ...]
     resources: tuple[str, ...]
     conditions: tuple[tuple[str, str, tuple[str, ...]], ...]  # operator, key, values
-    understood: bool
 
     def allows(self, access: Access) -> bool:
-        # A statement with NotPrincipal and the like names or covers nothing, and allows nothing.
-        if not self._covers(access) or not all(self._holding(access.context)):
-            return False
         by_iam = self._names_account(access.caller) and iam_allows(access.caller, access.action)
-        return by_iam or self._names(access.caller)
+        return self.allow and self._covers(access) and (by_iam or self._names(access.caller))
 
     def denies(self, access: Access) -> bool:
-        if not self.understood:
-            return True
         named = self._names(access.caller) or self._names_account(access.caller)
-        return named and self._covers(access) and False not in self._holding(access.context)
-
-    def _holding(self, context: Mapping[str, str]) -> list[bool | None]:
-        """Return for each condition whether it holds, None where it is not known here."""
-        return [_holds(*condition, context) for condition in self.conditions]
+        return not self.allow and self._covers(access) and named
 
     def _covers(self, access: Access) -> bool:
-        return any(
-            _matches(action.lower(), access.action.lower()) for action in self.actions
-        ) and any(_matches(resource, access.resource) for resource in self.resources)
+        return (
+            any(_matches(action.lower(), access.action.lower()) for action in self.actions)
+            and any(_matches(resource, access.resource) for resource in self.resources)
+            and all(_holds(*condition, access.context) for condition in self.conditions)
+        )
 
     def _names(self, caller: Principal) -> bool:
         return not {"*", caller.arn, *caller.principal_arns}.isdisjoint(self.principals)
@@ -96,18 +76,52 @@ class _Statement:
         )
 
 
-def evaluate(policy: str, access: Access) -> Decision:
-    """Return what the policy text says about the request.
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A key policy: its text as it was given, and what that says."""
 
-    Raises:
-        KmsFault: MalformedPolicyDocumentException.
-    """
-    statements = _parse(policy)
-    if any(not statement.allow and statement.denies(access) for statement in statements):
-        return Decision.DENIED
-    if any(statement.allow and statement.allows(access) for statement in statements):
-        return Decision.ALLOWED
-    return Decision.NOT_ALLOWED
+    text: str
+    _statements: tuple[_Statement, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Policy:
+        """Parse a policy.
+
+        Raises:
+            KmsFault: MalformedPolicyDocumentException, or UnsupportedOperationException where it
+                holds what this evaluator does not know.
+        """
+        try:
+            document = parse_json_object(text.encode())
+        except MessageError as error:
+            raise malformed_policy(f"The policy is {error}.") from None
+        if document.get("Version", "2008-10-17") not in _VERSIONS:
+            raise malformed_policy("The policy's Version is not known.")
+        if document.keys() - {"Version", "Id", "Statement"}:
+            raise malformed_policy("The policy has unknown elements.")
+        statements = document.get("Statement")
+        if not isinstance(statements, list) or not statements:
+            raise malformed_policy("The policy's Statement is not a list of statements.")
+        return cls(text, tuple(_statement(statement) for statement in statements))
+
+    @classmethod
+    def default(cls, root: Principal) -> Policy:
+        """Return the policy of a key that is made without one: IAM decides."""
+        statement = {"Effect": "Allow", "Principal": {"AWS": root.arn}, "Action": "kms:*"}
+        document = {"Version": _VERSIONS[0], "Statement": [statement | {"Resource": "*"}]}
+        return cls.parse(to_json(document).decode())
+
+    @property
+    def principals(self) -> frozenset[str]:
+        """Everyone that a statement names, but for `*`."""
+        names = {name for statement in self._statements for name in statement.principals}
+        return frozenset(names - {"*"})
+
+    def allows(self, access: Access) -> bool:
+        """Return whether a statement allows the request and none denies it."""
+        if any(statement.denies(access) for statement in self._statements):
+            return False
+        return any(statement.allows(access) for statement in self._statements)
 
 
 def iam_allows(caller: Principal, action: str) -> bool:
@@ -115,79 +129,39 @@ def iam_allows(caller: Principal, action: str) -> bool:
     return any(_matches(pattern.lower(), action.lower()) for pattern in caller.iam_actions)
 
 
-def leaves_policy_changeable(policy: str, caller: Principal, resource: str) -> bool:
-    """Return whether `caller` could still call PutKeyPolicy: the lockout safety check.
-
-    An Allow for the account counts, whatever IAM says today.
-    """
-    trusting = replace(caller, iam_actions=("kms:*",))
-    access = Access(trusting, "kms:PutKeyPolicy", resource, {})
-    return evaluate(policy, access) is Decision.ALLOWED
-
-
-def check_principals(policy: str, known: Collection[str]) -> None:
-    """Refuse a policy that names a principal outside `known` (KMS looks each of them up).
-
-    Raises:
-        KmsFault: MalformedPolicyDocumentException.
-    """
-    named = {name for statement in _parse(policy) for name in statement.principals}
-    if not named <= {*known, "*"}:
-        raise malformed_policy("Policy contains a statement with one or more invalid principals.")
-
-
-def default_policy(root: Principal) -> str:
-    """Return the policy of a key that is made without one: IAM decides."""
-    statement = {"Effect": "Allow", "Principal": {"AWS": root.arn}, "Action": "kms:*"}
-    document = {"Version": _VERSIONS[0], "Statement": [statement | {"Resource": "*"}]}
-    return to_json(document).decode()
-
-
-def _parse(text: str) -> tuple[_Statement, ...]:
-    try:
-        document = parse_json_object(text.encode())
-    except MessageError as error:
-        raise malformed_policy(f"The policy is {error}.") from None
-    if document.get("Version", "2008-10-17") not in _VERSIONS:
-        raise malformed_policy("The policy's Version is not known.")
-    if document.keys() - {"Version", "Id", "Statement"}:
-        raise malformed_policy("The policy has unknown elements.")
-    statements = document.get("Statement")
-    if isinstance(statements, dict):
-        statements = [statements]
-    if not isinstance(statements, list) or not statements:
-        raise malformed_policy("The policy has no Statement.")
-    return tuple(_statement(statement) for statement in statements)
-
-
 def _statement(fields: object) -> _Statement:
-    if not isinstance(fields, dict) or fields.keys() - _ELEMENTS:
-        raise malformed_policy("A statement has unknown elements.")
-    for name in ("Principal", "Action", "Resource"):
-        if (name in fields) == (f"Not{name}" in fields):
-            raise malformed_policy(f"A statement needs exactly one of {name} and Not{name}.")
-    if fields.get("Effect") not in ("Allow", "Deny"):
-        raise malformed_policy("A statement's Effect is neither Allow nor Deny.")
-    principal = fields.get("Principal", {})
-    if principal == "*":
-        principal = {"AWS": "*"}
-    condition = fields.get("Condition", {})
-    if not isinstance(principal, dict) or not isinstance(condition, dict):
-        raise malformed_policy("A statement's Principal or Condition is not an object.")
-    if not all(isinstance(keys, dict) for keys in condition.values()):
-        raise malformed_policy("A statement's Condition is not an object of objects.")
+    if not isinstance(fields, dict):
+        raise malformed_policy("A statement is not an object.")
+    if fields.keys() - _KNOWN:
+        raise unsupported("a statement with other elements than Sid, Condition and the usual four")
+    if _NEEDED - fields.keys() or fields["Effect"] not in ("Allow", "Deny"):
+        raise malformed_policy("A statement lacks Effect, Principal, Action or Resource.")
+    principal = {"AWS": "*"} if fields["Principal"] == "*" else fields["Principal"]
+    if not isinstance(principal, dict) or principal.keys() != {"AWS"}:
+        raise malformed_policy("A statement's Principal is neither * nor an object with AWS.")
     return _Statement(
         allow=fields["Effect"] == "Allow",
-        principals=_texts(principal.get("AWS", [])),  # services and federations do not call here
-        actions=_texts(fields.get("Action", [])),
-        resources=_texts(fields.get("Resource", [])),
-        conditions=tuple(
-            (operator, key.lower(), _texts(values))
-            for operator, keys in condition.items()
-            for key, values in keys.items()
-        ),
-        understood=not fields.keys() & _UNSUPPORTED,
+        principals=_texts(principal["AWS"]),
+        actions=_texts(fields["Action"]),
+        resources=_texts(fields["Resource"]),
+        conditions=_conditions(fields.get("Condition", {})),
     )
+
+
+def _conditions(condition: object) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    if not isinstance(condition, dict) or not all(
+        isinstance(keys, dict) for keys in condition.values()
+    ):
+        raise malformed_policy("A statement's Condition is not an object of objects.")
+    conditions = tuple(
+        (operator, key.lower(), _texts(values))
+        for operator, keys in condition.items()
+        for key, values in keys.items()
+    )
+    for operator, key, _ in conditions:
+        if operator not in _OPERATORS or not _CONDITION_KEY.fullmatch(key):
+            raise unsupported(f"the condition {operator} on {key}")
+    return conditions
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -197,14 +171,9 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _holds(
-    operator: str, key: str, values: tuple[str, ...], context: Mapping[str, str]
-) -> bool | None:
-    compare = _OPERATORS.get(operator)
-    if compare is None or not _ATTESTATION_KEY.fullmatch(key):
-        return None
+def _holds(operator: str, key: str, values: tuple[str, ...], context: Mapping[str, str]) -> bool:
     actual = context.get(key)
-    return actual is not None and any(compare(value, actual) for value in values)
+    return actual is not None and any(_OPERATORS[operator](value, actual) for value in values)
 
 
 def _matches(pattern: str, value: str) -> bool:

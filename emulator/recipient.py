@@ -23,14 +23,11 @@ _CONDITION: Final = "kms:recipientattestation:"
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """An attested enclave.
-
-    `context` maps condition keys in lower case (`kms:recipientattestation:pcr<n>` and
-    `...:imagesha384`) to lower-case hexadecimal.
-    """
+    """An attested enclave."""
 
     public_key: rsa.RSAPublicKey
     context: Mapping[str, str]
+    """Condition keys in lower case, and lower-case hexadecimal."""
 
 
 def verify_recipient(fields: Fields, verifier: Verifier, *, now: datetime) -> Recipient:

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -29,14 +28,6 @@ _AUTHORIZATION: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """A POST to `/`; header names are in lower case."""
-
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class Authenticator:
     """Find the caller of a request by its access key, and refuse what that key did not sign."""
 
@@ -45,44 +36,38 @@ class Authenticator:
         self._region = region
         self._clock = clock
 
-    def caller(self, request: HttpRequest) -> Principal:
-        """Return the principal that signed the request.
+    def caller(self, headers: Mapping[str, str], body: bytes) -> Principal:
+        """Return the principal that signed a POST to `/`; header names are in lower case.
 
         Raises:
             KmsFault: MissingAuthenticationTokenException, IncompleteSignatureException,
                 InvalidSignatureException, UnrecognizedClientException or ExpiredTokenException.
         """
-        authorization = request.headers.get("authorization")
-        if authorization is None:
+        if "authorization" not in headers:
             raise KmsFault("MissingAuthenticationTokenException", "Missing Authentication Token")
-        parsed = _AUTHORIZATION.fullmatch(authorization)
+        parsed = _AUTHORIZATION.fullmatch(headers["authorization"])
         if parsed is None:
             raise KmsFault(
                 "IncompleteSignatureException", "The Authorization header is not of SigV4's form."
             )
         signed = frozenset(parsed["signed"].split(";"))
-        self._check_headers(request.headers, signed)
-        self._check_scope(parsed["scope"], request.headers["x-amz-date"])
-        key = self._access_key(parsed["key_id"], request.headers.get("x-amz-security-token", ""))
-        expected = _signature(request, key, region=self._region, signed=signed)
-        if not hmac.compare_digest(expected, parsed["signature"]):
-            raise _invalid_signature(
-                "The request signature we calculated does not match the signature you provided. "
-                "Check your AWS Secret Access Key and signing method."
-            )
-        return key.principal
-
-    def _check_headers(self, headers: Mapping[str, str], signed: frozenset[str]) -> None:
         present = {name for name in headers if name.startswith("x-amz-")}
         if not {"host", "x-amz-date", "x-amz-target", *present} <= signed <= set(headers):
             raise _invalid_signature("Host and every x-amz- header must be a 'SignedHeader'.")
-
-    def _check_scope(self, scope: str, date: str) -> None:
-        if scope != f"{date[:8]}/{self._region}/kms":
+        date = headers["x-amz-date"]
+        if parsed["scope"] != f"{date[:8]}/{self._region}/kms":
+            raise _invalid_signature(f"The credential's scope is not {self._region}/kms, today.")
+        self._check_date(date)
+        key = self._access_key(parsed["key_id"], headers.get("x-amz-security-token", ""))
+        signed_headers = {name: headers[name] for name in signed}
+        expected = _signature(signed_headers, body, key, self._region)
+        if not hmac.compare_digest(expected, parsed["signature"]):
             raise _invalid_signature(
-                "Credential should be scoped to the date of X-Amz-Date and to a valid region and "
-                f"service: {self._region}/kms."
+                "The request signature we calculated does not match the signature you provided."
             )
+        return key.principal
+
+    def _check_date(self, date: str) -> None:
         try:
             signed_at = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         except ValueError:
@@ -97,23 +82,17 @@ class Authenticator:
     def _access_key(self, key_id: str, token: str) -> AccessKey:
         key = self._credentials.find(key_id)
         if key is None or not hmac.compare_digest((key.token or "").encode(), token.encode()):
-            raise KmsFault(
-                "UnrecognizedClientException",
-                "The security token included in the request is invalid.",
-            )
+            raise KmsFault("UnrecognizedClientException", "The security token is invalid.")
         if key.expires is not None and self._clock() >= key.expires:
-            raise KmsFault(
-                "ExpiredTokenException", "The security token included in the request is expired"
-            )
+            raise KmsFault("ExpiredTokenException", "The security token is expired.")
         return key
 
 
-def _signature(request: HttpRequest, key: AccessKey, *, region: str, signed: frozenset[str]) -> str:
-    headers = {name: value for name, value in request.headers.items() if name in signed}
+def _signature(headers: dict[str, str], body: bytes, key: AccessKey, region: str) -> str:
     # The hash in the signature is of the body that came, whatever the header claims.
     if "x-amz-content-sha256" in headers:
-        headers["x-amz-content-sha256"] = hashlib.sha256(request.body).hexdigest()
-    aws_request = AWSRequest("POST", f"https://{headers['host']}/", headers, request.body)
+        headers["x-amz-content-sha256"] = hashlib.sha256(body).hexdigest()
+    aws_request = AWSRequest("POST", f"https://{headers['host']}/", headers, body)
     aws_request.context["timestamp"] = headers["x-amz-date"]
     signer = SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), "kms", region)
     text = signer.string_to_sign(aws_request, signer.canonical_request(aws_request))

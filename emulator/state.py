@@ -28,7 +28,7 @@ _OWN_FILE: Final = re.compile(r"\.?[a-z0-9-]{1,48}\.(?:sock|pem|json)")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What points a program at an emulator: variables to set, and variables to unset."""
+    """What points a program at an emulator."""
 
     variables: Mapping[str, str]
     unset: Sequence[str]
@@ -107,41 +107,34 @@ class StateDirectory:
             self.path.rmdir()
         os.close(self._lock)
 
-    def file(self, name: str) -> Path:
-        """Return the path of one of the emulator's own files.
-
-        Raises:
-            StateDirectoryError: the name is not of their form.
-        """
-        if not _OWN_FILE.fullmatch(name):
-            raise StateDirectoryError(f"not a name of the emulator's own files: {name!r}")
-        return self.path / name
-
     def socket(self, name: str) -> UnixAddress:
         """Return the address of a unix socket.
 
         Raises:
-            StateDirectoryError: its path is longer than the system allows.
+            StateDirectoryError: the name has other characters than a-z, 0-9 and -, or the path is
+                longer than the system allows.
         """
-        path = self.file(f"{name}.sock")
+        path = self.path / f"{name}.sock"
         try:
             parse_address(f"unix:{path}")
         except AddressError:
             raise StateDirectoryError(
                 f"{path} is too long for the path of a socket: choose a shorter directory or name"
             ) from None
+        if not _OWN_FILE.fullmatch(f"{name}.sock"):
+            raise StateDirectoryError(f"not a name of a socket: {name!r}")
         return UnixAddress(str(path))
 
     def write(self, name: str, content: str) -> Path:
         """Write a file that only its owner can read, whole or not at all; return its path."""
-        temporary = self.file(f".{name}")
+        temporary = self.path / f".{name}"
         temporary.touch(mode=0o600)
         temporary.write_text(content)
-        return temporary.replace(self.file(name))
+        return temporary.replace(self.path / name)
 
     def publish(self, environment: Environment) -> None:
         """Make the environment known to `read_environment`."""
-        self.write(_ENVIRONMENT, json.dumps(asdict(environment), indent=2) + "\n")
+        self.write(_ENVIRONMENT, json.dumps(asdict(environment)))
 
     def _clear(self) -> None:
         for path in self.path.iterdir():

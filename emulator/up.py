@@ -62,17 +62,15 @@ class Emulator:
         instance: Instance = Instance(),  # noqa: B008 - frozen
         debug_mode: bool = False,
         enclaves: int = 1,
-        clock: Clock = utc_now,
         console: IO[bytes] | None = None,
     ) -> None:
         """Prepare an emulator; entering the context starts it.
 
         Args:
             directory: for its sockets and files; the user's own by default. Made if need be.
-            instance: what the parent instance is.
+            instance: the parent instance and its account.
             debug_mode: whether the enclaves run in debug mode.
             enclaves: how many enclaves of the same image to start.
-            clock: the time of KMS, instance metadata and NSM.
             console: where enclaves write their logs; standard error by default.
         """
         self.instance = instance
@@ -85,7 +83,6 @@ class Emulator:
                 f"{self._state.path} holds white space, which separates the addresses of several "
                 "enclaves: choose another directory"
             )
-        self._clock = clock
         self._console = console
         self._enclaves: dict[str, RunningEnclave] = {}
         self._stack = ExitStack()
@@ -93,13 +90,11 @@ class Emulator:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self._state)
-            self.pki = NitroPki.create(now=self._clock(), region=self.instance.region)
+            self.pki = NitroPki.create(now=utc_now(), region=self.instance.region)
             root = self.pki.root.public_bytes(Encoding.PEM).decode()
             self._state.write("nitro-root.pem", root)
             kms = stack.enter_context(self._kms())
-            imds = stack.enter_context(
-                ImdsServer(self.instance, self.credentials, clock=self._clock)
-            )
+            imds = stack.enter_context(ImdsServer(self.instance, self.credentials))
             stack.callback(self._stop_enclaves)
             names = ["enclave", *(str(number) for number in range(2, self._count + 1))]
             enclaves = [self.start_enclave(name, debug=self._debug_mode) for name in names]
@@ -124,13 +119,13 @@ class Emulator:
 
     @property
     def ca_file(self) -> Path:
-        """The PEM file of the authority that signs KMS's TLS certificate."""
-        return self._state.file("kms-ca.pem")
+        """The PEM file of the CA that signs KMS's TLS certificate."""
+        return self.directory / "kms-ca.pem"
 
     @property
     def root_path(self) -> Path:
         """The PEM file of the Nitro root certificate."""
-        return self._state.file("nitro-root.pem")
+        return self.directory / "nitro-root.pem"
 
     def process_environment(self, base: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Return a whole environment for a process: `base`, pointed at this emulator."""
@@ -142,32 +137,30 @@ class Emulator:
         *,
         measured: bytes = b"",
         debug: bool = False,
-        clock: Clock | None = None,
+        clock: Clock = utc_now,
     ) -> RunningEnclave:
         """Start a further enclave of the same instance, and wait until it answers.
 
         Args:
             name: lower-case letters, digits and hyphens, not in use.
-            measured: what to measure beside the enclave's source; any bytes give another PCR0.
+            measured: any bytes give another PCR0.
             debug: whether PCR0 to PCR2 are zero.
-            clock: the time in its documents; the emulator's own by default.
+            clock: the time in its documents.
 
         Raises:
             EnclaveFailedError: it did not start.
             StateDirectoryError: the name will not do.
         """
-        host = EnclaveHost(
-            self.instance, self.pki, self._state.socket("relay"), self.ca_file, self._console
-        )
         if name in self._enclaves:
             raise EnclaveFailedError(f"an enclave of the name {name} is running")
+        relay = self._state.socket("relay")
         enclave = RunningEnclave(
-            host,
+            EnclaveHost(self.instance, self.pki, relay, self.ca_file, self._console),
             address=self._state.socket(name if name == "enclave" else f"enclave-{name}"),
             name=name,
             measured=measured,
             debug=debug,
-            clock=clock or self._clock,
+            clock=clock,
         )
         self._enclaves[name] = enclave
         enclave.wait_until_ready()
@@ -185,7 +178,7 @@ class Emulator:
 
     def kms_client(self, key: AccessKey | None = None) -> KMSClient:
         """Return a boto3 client of this KMS, as the instance role or with another access key."""
-        key = key or self.credentials.session(self.instance.role_session(), now=self._clock())
+        key = key or self.credentials.session(self.instance.role_session(), now=utc_now())
         return boto3.client(
             "kms",
             region_name=self.instance.region,
@@ -207,13 +200,11 @@ class Emulator:
 
     def _kms(self) -> KmsServer:
         region = self.instance.region
-        identity = create_server_identity(
-            host_names=[f"kms.{region}.amazonaws.com"], now=self._clock()
-        )
+        identity = create_server_identity(host_names=[f"kms.{region}.amazonaws.com"], now=utc_now())
         self._state.write("kms-ca.pem", identity.ca_certificate.decode())
-        service = KmsService(self.instance, Verifier(root=self.pki.root), clock=self._clock)
+        service = KmsService(self.instance, Verifier(root=self.pki.root), clock=utc_now)
         return KmsServer(
-            Authenticator(self.credentials, region=region, clock=self._clock),
+            Authenticator(self.credentials, region=region, clock=utc_now),
             service.perform,
             tls=identity.server_context(self._state.path),
         )

@@ -106,9 +106,7 @@ class EmulatedNsm:
         self._locked[self._unlocked(fields)] = True
 
     def _lock_pcrs(self, fields: dict[str, object]) -> None:
-        count = _number(fields, "range")
-        if count > MAX_PCRS:
-            raise _Refused("InvalidIndex")
+        count = _index(fields, "range", maximum=MAX_PCRS)
         self._locked[:count] = [True] * count
 
     def _attest(self, fields: dict[str, object]) -> object:
@@ -116,11 +114,10 @@ class EmulatedNsm:
         # The same key and certificates until they near their end.
         if self._chain is None or not timedelta() <= now - self._chain[0] < _REISSUE_AFTER:
             self._chain = (now, self._pki.issue(self._module_id, now=now))
-        pcrs = {index: pcr for index, pcr in enumerate(self._pcrs) if self._locked[index]}
         document = attestation_document(
             self._chain[1],
             module_id=self._module_id,
-            pcrs=pcrs,
+            pcrs={index: pcr for index, pcr in enumerate(self._pcrs) if self._locked[index]},
             timestamp=now,
             user_data=_optional_bytes(fields, "user_data"),
             nonce=_optional_bytes(fields, "nonce"),
@@ -155,23 +152,18 @@ def _parse(request: bytes) -> tuple[str, dict[str, object]]:
     raise _Refused("InvalidOperation")
 
 
-def _number(fields: dict[str, object], name: str) -> int:
+def _index(fields: dict[str, object], name: str = "index", *, maximum: int = MAX_PCRS - 1) -> int:
     value = fields.get(name)
     if type(value) is not int or not 0 <= value <= _U16_MAX:
         raise _Refused("InvalidOperation")
-    return value
-
-
-def _index(fields: dict[str, object]) -> int:
-    index = _number(fields, "index")
-    if index >= MAX_PCRS:
+    if value > maximum:
         raise _Refused("InvalidIndex")
-    return index
+    return value
 
 
 def _optional_bytes(fields: dict[str, object], name: str) -> bytes | None:
     value = fields.get(name)
-    if value is not None and not isinstance(value, bytes):
+    if not isinstance(value, bytes | None):
         raise _Refused("InvalidOperation")
     if value is not None and len(value) > FIELD_MAX:
         raise _Refused("InputTooLarge")

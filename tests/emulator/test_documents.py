@@ -18,7 +18,6 @@ from emulator.documents import (
 )
 from emulator.pki import NitroChain, NitroPki
 from foobar_instance.attestation import parse_attestation
-from foobar_instance.attestation._cose import decode_message
 from tests.support.vectors import vectors
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_999, tzinfo=UTC)
@@ -28,12 +27,8 @@ PKI = NitroPki.create(now=NOW)
 CHAIN = PKI.issue(MODULE_ID, now=NOW)
 
 
-def make(**optional: bytes | None) -> bytes:
-    return attestation_document(CHAIN, module_id=MODULE_ID, pcrs=PCRS, timestamp=NOW, **optional)
-
-
 def test_the_frame_is_that_of_genuine_documents() -> None:
-    raw = make()
+    raw = attestation_document(CHAIN, module_id=MODULE_ID, pcrs=PCRS, timestamp=NOW)
     assert raw.startswith(bytes.fromhex("8444a1013822a059"))
     assert raw[-98:-96] == b"\x58\x60"
     payload = cbor2.loads(raw)[2]
@@ -65,22 +60,12 @@ def test_genuine_payloads_are_encoded_to_their_own_bytes() -> None:
 
 
 @pytest.mark.parametrize("tag", [None, 18, 98])
-def test_the_tag_is_as_asked(tag: int | None) -> None:
-    raw = sign_document({"a": 1}, CHAIN.key, tag=tag)
+def test_the_shape_is_as_asked(tag: int | None) -> None:
+    raw = sign_document(b"payload", CHAIN.key, protected=b"p", unprotected={4: b"k"}, tag=tag)
     value = cbor2.loads(raw)
     assert (value.tag if isinstance(value, cbor2.CBORTag) else None) == tag
-
-
-def test_the_shape_is_as_asked() -> None:
-    raw = sign_document(b"payload", CHAIN.key, protected=b"p", unprotected={4: b"k"})
-    protected, unprotected, payload, signature = cbor2.loads(raw)
-    assert (protected, unprotected, payload) == (b"p", {4: b"k"}, b"payload")
-    assert len(signature) == 96
-
-
-def test_the_signature_is_over_the_payload() -> None:
-    message = decode_message(sign_document(b"payload", CHAIN.key))
-    assert message.verify_signature(CHAIN.key.public_key())
+    message = value.value if isinstance(value, cbor2.CBORTag) else value
+    assert list(message[:3]) == [b"p", {4: b"k"}, b"payload"]
 
 
 def test_signatures_are_96_bytes_whatever_the_values() -> None:

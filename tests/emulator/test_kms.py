@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +101,12 @@ class Kms:
             }
         return (client or self.role).derive_shared_secret(**(members | changes))
 
+    def expected(self, key_id: str) -> bytes:
+        """The secret that PEER shares with a key."""
+        key = load_der_public_key(self.role.get_public_key(KeyId=key_id)["PublicKey"])
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        return PEER.exchange(ec.ECDH(), key)
+
 
 @pytest.fixture(scope="module")
 def kms(nitro_emulator: Emulator) -> Kms:
@@ -126,19 +132,10 @@ def code_of(call: Callable[[], object]) -> str:
 
 
 def default_policy() -> str:
-    return json.dumps(
-        {
-            "Version": "2012-10-17",
-            "Statement": [
-                {
-                    "Effect": "Allow",
-                    "Principal": {"AWS": [INSTANCE.root().arn, INSTANCE.role_arn]},
-                    "Action": "kms:*",
-                    "Resource": "*",
-                }
-            ],
-        }
-    )
+    policy = json.loads(POLICY)
+    principals = [INSTANCE.root().arn, INSTANCE.role_arn]
+    allowed = {"Principal": {"AWS": principals}, "Action": "kms:*"}
+    return json.dumps(policy | {"Statement": [policy["Statement"][0] | allowed]})
 
 
 def test_create_key_describes_the_key_as_kms_does(kms: Kms) -> None:
@@ -172,18 +169,11 @@ def test_create_key_describes_the_key_as_kms_does(kms: Kms) -> None:
 
 
 def test_create_key_needs_iam(kms: Kms) -> None:
-    stranger = INSTANCE.role_session()
-    without = type(stranger)(stranger.account_id, stranger.arn, stranger.principal_arns, ())
+    without = replace(INSTANCE.role_session(), iam_actions=())
     key = kms.emulator.credentials.long_term_key(without)
-    client = kms.emulator.kms_client(key)
-    code, message = refused(client.create_key)
+    code, message = refused(kms.emulator.kms_client(key).create_key)
     assert code == "AccessDeniedException"
     assert "no identity-based policy allows the kms:CreateKey action" in message
-
-
-def test_create_key_with_tags_needs_iam_too(kms: Kms) -> None:
-    tags = [{"TagKey": "a", "TagValue": "b"}]
-    assert code_of(lambda: kms.create(Tags=tags)) == "AccessDeniedException"
 
 
 def test_the_lockout_safety_check(kms: Kms) -> None:
@@ -202,36 +192,27 @@ def test_a_policy_for_a_role_that_does_not_exist_is_refused(kms: Kms) -> None:
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"KeyUsage": "ENCRYPT_DECRYPT"}, "ValidationException"),
-        ({"KeyUsage": None}, "ValidationException"),
-        ({"KeySpec": None}, "UnsupportedOperationException"),
+        ({"KeyUsage": "SIGN_VERIFY"}, "UnsupportedOperationException"),
         ({"KeySpec": "RSA_2048"}, "UnsupportedOperationException"),
         ({"Origin": "EXTERNAL"}, "UnsupportedOperationException"),
         ({"MultiRegion": True}, "UnsupportedOperationException"),
+        ({"Tags": [{"TagKey": "a", "TagValue": "b"}]}, "UnsupportedOperationException"),
         ({"Policy": "{"}, "MalformedPolicyDocumentException"),
-        ({"Policy": "x" * 131073}, "ValidationException"),
+        ({"Policy": POLICY.replace("PCR0", "PCR")}, "UnsupportedOperationException"),
     ],
 )
 def test_a_key_that_kms_does_not_make_is_refused(
     kms: Kms, changes: dict[str, Any], code: str
 ) -> None:
-    members = {name: value for name, value in changes.items() if value is not None}
-    dropped = {name for name, value in changes.items() if value is None}
-    base = {"KeySpec": "ECC_NIST_P256", "KeyUsage": "KEY_AGREEMENT", "Policy": default_policy()}
-    kept = {name: value for name, value in base.items() if name not in dropped}
-    assert code_of(lambda: kms.role.create_key(**(kept | members))) == code
+    assert code_of(lambda: kms.create(**changes)) == code
 
 
-def test_the_public_key_is_a_p256_key_for_agreement(kms: Kms, key_id: str) -> None:
+def test_the_public_key_is_described_as_kms_does(kms: Kms, key_id: str) -> None:
     answer = kms.role.get_public_key(KeyId=key_id)
-    key = load_der_public_key(answer["PublicKey"])
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    assert key.curve.name == "secp256r1"
     assert (answer["KeySpec"], answer["KeyUsage"]) == ("ECC_NIST_P256", "KEY_AGREEMENT")
     assert answer["KeyAgreementAlgorithms"] == ["ECDH"]
     assert answer["KeyId"].endswith(f":key/{key_id}")
-    assert "SigningAlgorithms" not in answer
-    assert "EncryptionAlgorithms" not in answer
+    assert answer.keys().isdisjoint({"SigningAlgorithms", "EncryptionAlgorithms"})
 
 
 def test_the_policy_is_given_back_byte_for_byte(kms: Kms, key_id: str) -> None:
@@ -242,19 +223,13 @@ def test_the_policy_is_given_back_byte_for_byte(kms: Kms, key_id: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["00000000-0000-0000-0000-000000000000", "alias/none"])
-def test_a_key_that_is_not_there(kms: Kms, name: str) -> None:
-    code, message = refused(lambda: kms.root.describe_key(KeyId=name))
-    assert (code, "does not exist" in message) == ("NotFoundException", True)
-
-
 def test_a_key_is_named_by_id_or_by_its_own_arn(kms: Kms, key_id: str) -> None:
     arn = kms.root.describe_key(KeyId=key_id)["KeyMetadata"]["Arn"]
     assert kms.root.describe_key(KeyId=arn)["KeyMetadata"]["KeyId"] == key_id
-    for other in (arn.replace("us-east-1", "eu-west-1"), arn.replace("1234567", "7654321")):
-        assert code_of(lambda other=other: kms.root.describe_key(KeyId=other)) == (  # type: ignore[misc]
-            "NotFoundException"
-        )
+    others = (arn.replace("us-east-1", "eu-west-1"), arn.replace("1234567", "7654321"))
+    for other in (*others, "00000000-0000-0000-0000-000000000000", "alias/none"):
+        code, message = refused(lambda other=other: kms.root.describe_key(KeyId=other))  # type: ignore[misc]
+        assert (code, "does not exist" in message) == ("NotFoundException", True)
 
 
 @pytest.mark.parametrize(
@@ -295,21 +270,10 @@ def test_what_is_allowed_and_not_offered_says_so(kms: Kms) -> None:
     assert code_of(kms.role.list_keys) == "AccessDeniedException"
 
 
-def test_a_policy_is_put_where_it_is_allowed(kms: Kms) -> None:
-    own = kms.create(Policy=default_policy())
-    assert code_of(lambda: kms.role.put_key_policy(KeyId=own, Policy=POLICY)) == (
-        "MalformedPolicyDocumentException"
-    )
-    kms.role.put_key_policy(KeyId=own, Policy=POLICY, BypassPolicyLockoutSafetyCheck=True)
-    assert code_of(lambda: kms.role.describe_key(KeyId=own)) == "AccessDeniedException"
-
-
 def test_the_attested_enclave_gets_the_shared_secret(kms: Kms, key_id: str) -> None:
     answer = kms.derive(key_id, kms.document())
-    public_key = load_der_public_key(kms.role.get_public_key(KeyId=key_id)["PublicKey"])
-    assert isinstance(public_key, ec.EllipticCurvePublicKey)
     secret = decrypt_enveloped_data(answer["CiphertextForRecipient"], RSA_KEY)
-    assert secret == PEER.exchange(ec.ECDH(), public_key)
+    assert secret == kms.expected(key_id)
     assert answer.get("SharedSecret") is None
     assert answer["KeyId"] == f"arn:aws:kms:us-east-1:123456789012:key/{key_id}"
     assert (answer["KeyAgreementAlgorithm"], answer["KeyOrigin"]) == ("ECDH", "AWS_KMS")
@@ -327,7 +291,7 @@ def test_a_request_without_attestation_is_refused(kms: Kms, key_id: str) -> None
     )
 
 
-@pytest.mark.parametrize("pcr0", [bytes(48), bytes(47) + b"\1", PCR0[::-1]])
+@pytest.mark.parametrize("pcr0", [bytes(48), PCR0[::-1]])
 def test_another_pcr0_is_refused(kms: Kms, key_id: str, pcr0: bytes) -> None:
     document = kms.document(pcrs=dict.fromkeys(range(1, 16), PCR0) | {0: pcr0})
     assert code_of(lambda: kms.derive(key_id, document)) == "AccessDeniedException"
@@ -338,33 +302,26 @@ def test_the_account_root_is_refused_with_a_good_attestation(kms: Kms, key_id: s
     assert code_of(call) == "AccessDeniedException"
 
 
-def test_a_stale_document_is_refused(kms: Kms, key_id: str) -> None:
+def test_a_document_is_good_for_five_minutes(kms: Kms, key_id: str) -> None:
     kms.derive(key_id, kms.document(timestamp=utc_now() - timedelta(minutes=4, seconds=50)))
     document = kms.document(timestamp=utc_now() - timedelta(minutes=5, seconds=1))
     code, message = refused(lambda: kms.derive(key_id, document))
     assert (code, "five-minute age limit" in message) == ("ValidationException", True)
 
 
-def test_a_forged_signature_is_refused(kms: Kms, key_id: str) -> None:
-    document = bytearray(kms.document())
-    document[-1] ^= 1
-    code, message = refused(lambda: kms.derive(key_id, bytes(document)))
-    assert (code, "cannot parse the attestation document" in message) == (
-        "ValidationException",
-        True,
-    )
-
-
-def test_another_root_is_refused(kms: Kms, key_id: str) -> None:
-    document = kms.document(pki=NitroPki.create(now=utc_now()))
-    assert code_of(lambda: kms.derive(key_id, document)) == "ValidationException"
+def test_a_forged_document_is_refused(kms: Kms, key_id: str) -> None:
+    document = kms.document()
+    other_root = kms.document(pki=NitroPki.create(now=utc_now()))
+    for forged in (document[:-1] + bytes([document[-1] ^ 1]), other_root):
+        code, message = refused(lambda forged=forged: kms.derive(key_id, forged))  # type: ignore[misc]
+        assert code == "ValidationException"
+        assert "cannot parse the attestation document" in message
 
 
 @pytest.mark.parametrize(
     "public_key",
     [
         None,
-        b"",
         b"dummy",
         spki(PEER),
         spki(rsa.generate_private_key(65537, 1024)),  # noqa: S505 - to be refused
@@ -378,23 +335,16 @@ def test_a_document_without_an_rsa_2048_key_is_refused(
     assert (code, "RSA-2048" in message) == ("ValidationException", True)
 
 
-def test_the_image_condition_and_further_registers(kms: Kms) -> None:
-    statement = {
-        "Effect": "Allow",
-        "Principal": {"AWS": INSTANCE.role_arn},
-        "Action": "kms:DeriveSharedSecret",
-        "Resource": "*",
-        "Condition": {
-            "StringEquals": {
-                "kms:RecipientAttestation:ImageSha384": PCR0.hex(),
-                "kms:RecipientAttestation:PCR3": (b"\3" * 48).hex(),
-            }
-        },
+def test_the_image_condition_and_further_pcrs(kms: Kms) -> None:
+    pcr3 = b"\3" * 48
+    policy = json.loads(POLICY)
+    policy["Statement"][1]["Condition"]["StringEqualsIgnoreCase"] = {
+        "kms:RecipientAttestation:ImageSha384": PCR0.hex(),
+        "kms:RecipientAttestation:PCR3": pcr3.hex(),
     }
-    own = kms.create(Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    own = kms.create(Policy=json.dumps(policy))
     assert code_of(lambda: kms.derive(own, kms.document())) == "AccessDeniedException"
-    pcrs = dict.fromkeys(range(16), bytes(48)) | {0: PCR0, 3: b"\3" * 48}
-    assert kms.derive(own, kms.document(pcrs=pcrs))["CiphertextForRecipient"]
+    assert kms.derive(own, kms.document(pcrs=PCRS | {3: pcr3}))["CiphertextForRecipient"]
 
 
 def test_a_debug_document_is_as_good_as_the_policy_lets_it_be(kms: Kms) -> None:
@@ -405,10 +355,8 @@ def test_a_debug_document_is_as_good_as_the_policy_lets_it_be(kms: Kms) -> None:
 
 def test_without_condition_and_recipient_the_secret_is_in_clear(kms: Kms) -> None:
     own = kms.create(Policy=default_policy())
-    public_key = load_der_public_key(kms.role.get_public_key(KeyId=own)["PublicKey"])
-    assert isinstance(public_key, ec.EllipticCurvePublicKey)
     answer = kms.derive(own, None)
-    assert answer["SharedSecret"] == PEER.exchange(ec.ECDH(), public_key)
+    assert answer["SharedSecret"] == kms.expected(own)
     assert "CiphertextForRecipient" not in answer
 
 
@@ -419,8 +367,8 @@ def test_without_condition_and_recipient_the_secret_is_in_clear(kms: Kms) -> Non
         ({"PublicKey": spki(ec.generate_private_key(ec.SECP384R1()))}, "ValidationException"),
         ({"PublicKey": spki(RSA_KEY)}, "ValidationException"),
         ({"KeyAgreementAlgorithm": "DH"}, "ValidationException"),
-        ({"GrantTokens": ["x"]}, "InvalidGrantTokenException"),
-        ({"DryRun": True}, "DryRunOperationException"),
+        ({"GrantTokens": ["x"]}, "UnsupportedOperationException"),
+        ({"DryRun": True}, "UnsupportedOperationException"),
         ({"KeyId": "x"}, "NotFoundException"),
     ],
 )
@@ -438,20 +386,6 @@ def test_another_wrapping_algorithm_is_refused(kms: Kms, key_id: str) -> None:
     assert code_of(lambda: kms.derive(key_id, None, Recipient=recipient)) == "ValidationException"
 
 
-def test_a_key_for_signing_derives_nothing(kms: Kms) -> None:
-    own = kms.create(Policy=default_policy(), KeyUsage="SIGN_VERIFY")
-    assert code_of(lambda: kms.derive(own, kms.document())) == "InvalidKeyUsageException"
-
-
-def test_a_disabled_key_derives_nothing(kms: Kms) -> None:
-    own = kms.create(Policy=default_policy())
-    kms.root.disable_key(KeyId=own)
-    assert code_of(lambda: kms.derive(own, kms.document())) == "DisabledException"
-    assert code_of(lambda: kms.role.get_public_key(KeyId=own)) == "DisabledException"
-    kms.root.enable_key(KeyId=own)
-    assert kms.derive(own, kms.document())["CiphertextForRecipient"]
-
-
 def test_a_key_to_be_deleted_derives_nothing(kms: Kms) -> None:
     own = kms.create()
     answer = kms.root.schedule_key_deletion(KeyId=own, PendingWindowInDays=7)
@@ -463,18 +397,6 @@ def test_a_key_to_be_deleted_derives_nothing(kms: Kms) -> None:
     assert code_of(lambda: kms.role.get_public_key(KeyId=own)) == "KMSInvalidStateException"
     assert code_of(lambda: kms.root.schedule_key_deletion(KeyId=own)) == "KMSInvalidStateException"
     assert kms.root.describe_key(KeyId=own)["KeyMetadata"]["KeyState"] == "PendingDeletion"
-
-
-def test_a_deletion_is_cancelled_where_that_is_allowed(kms: Kms) -> None:
-    own = kms.create(Policy=default_policy())
-    assert code_of(lambda: kms.root.cancel_key_deletion(KeyId=own)) == "KMSInvalidStateException"
-    kms.root.schedule_key_deletion(KeyId=own)
-    for name in ("enable_key", "disable_key"):
-        assert code_of(lambda name=name: getattr(kms.root, name)(KeyId=own)) == (  # type: ignore[misc]
-            "KMSInvalidStateException"
-        )
-    assert kms.root.cancel_key_deletion(KeyId=own)["KeyId"].endswith(own)
-    assert kms.root.describe_key(KeyId=own)["KeyMetadata"]["KeyState"] == "Disabled"
 
 
 @pytest.mark.parametrize("days", [6, 31])

@@ -11,7 +11,7 @@ from botocore.credentials import Credentials
 
 from emulator.identity import AccessKey, CredentialStore, Instance
 from emulator.kms_fault import KmsFault
-from emulator.sigv4 import Authenticator, HttpRequest
+from emulator.sigv4 import Authenticator
 
 NOW = datetime.now(UTC)
 INSTANCE = Instance()
@@ -50,7 +50,7 @@ def caller_of(headers: dict[str, str], *, body: bytes = BODY, at: datetime | Non
     clock = lambda: at or datetime.now(UTC)  # noqa: E731
     authenticator = Authenticator(CREDENTIALS, region="us-east-1", clock=clock)
     try:
-        return authenticator.caller(HttpRequest(headers, body)).arn
+        return authenticator.caller(headers, body).arn
     except KmsFault as fault:
         return fault.code
 
@@ -79,12 +79,8 @@ def test_other_credentials_are_refused(changes: dict[str, str], code: str) -> No
     assert caller_of(signed(SESSION, **changes)) == code
 
 
-def test_a_token_with_a_long_term_key_is_refused() -> None:
-    assert caller_of(signed(ROOT, token="x")) == "UnrecognizedClientException"
-
-
 def test_expired_credentials_are_refused() -> None:
-    key = CREDENTIALS.new_session(INSTANCE.role_session(), now=NOW - timedelta(hours=7))
+    key = CREDENTIALS.session(INSTANCE.role_session(), now=NOW - timedelta(hours=7))
     assert caller_of(signed(key)) == "ExpiredTokenException"
 
 
@@ -122,6 +118,7 @@ def test_the_authorization_header_is_read_strictly(old: str, new: str, code: str
         ({"x-amz-extra": "1"}, "InvalidSignatureException"),
         ({"x-amz-security-token": "x"}, "UnrecognizedClientException"),
         ({"x-amz-date": "20200101T000000Z"}, "InvalidSignatureException"),
+        ({"x-amz-date": f"{NOW:%Y%m%d}Tnoon"}, "IncompleteSignatureException"),
         ({"x-amz-date": ""}, "InvalidSignatureException"),
         ({"host": ""}, "InvalidSignatureException"),
         ({"x-amz-target": ""}, "InvalidSignatureException"),
@@ -131,12 +128,6 @@ def test_the_authorization_header_is_read_strictly(old: str, new: str, code: str
 def test_no_header_can_be_changed_added_or_removed(changes: dict[str, str], code: str) -> None:
     headers = {name: text for name, text in (signed() | changes).items() if text}
     assert caller_of(headers) == code
-
-
-def test_a_date_that_is_none_is_refused() -> None:
-    headers = signed()
-    headers["x-amz-date"] = headers["x-amz-date"][:8] + "Tnoon"
-    assert caller_of(headers) == "IncompleteSignatureException"
 
 
 def test_the_body_cannot_be_changed() -> None:

@@ -51,6 +51,10 @@ def ask(nsm: EmulatedNsm, request: object) -> object:
     return cbor2.loads(nsm.exchange(cbor2.dumps(request)))
 
 
+def extend(nsm: EmulatedNsm, index: int, data: object) -> object:
+    return ask(nsm, {"ExtendPCR": {"index": index, "data": data}})
+
+
 def attest(nsm: EmulatedNsm, pki: NitroPki, clock: Clock, **fields: bytes | None) -> Attestation:
     unset: dict[str, bytes | None] = dict.fromkeys(("user_data", "nonce", "public_key"))
     answer = ask(nsm, {"Attestation": unset | fields})
@@ -97,37 +101,24 @@ def test_extend_and_attest_responses_have_the_golden_form(pki: NitroPki) -> None
     extended = nsm.exchange(cbor2.dumps({"ExtendPCR": {"index": 16, "data": b"x"}}))
     form = responses["ExtendPCR data=22*48"]
     assert (extended[:-48], len(extended)) == (form[:-48], len(form))
-    assert extended[-48:] == hashlib.sha384(ZERO + b"x").digest()
     document = nsm.exchange(cbor2.dumps({"Attestation": {}}))
-    form = responses["Attestation document=d2845000"]
-    assert document.startswith(form[:-5])
+    assert document.startswith(responses["Attestation document=d2845000"][:-5])
     assert len(document) <= 0x3000
 
 
-def test_extend_chains_and_needs_an_unlocked_register(nsm: EmulatedNsm) -> None:
+def test_a_pcr_is_extended_until_it_is_locked(nsm: EmulatedNsm) -> None:
     value = ZERO
     for data in (b"", b"abc", bytes(300)):
         value = hashlib.sha384(value + data).digest()
-        assert ask(nsm, {"ExtendPCR": {"index": 31, "data": data}}) == {
-            "ExtendPCR": {"data": value}
-        }
+        assert extend(nsm, 31, data) == {"ExtendPCR": {"data": value}}
     assert ask(nsm, {"DescribePCR": {"index": 31}}) == {
         "DescribePCR": {"lock": False, "data": value}
     }
-    assert ask(nsm, {"ExtendPCR": {"index": 15, "data": b"x"}}) == {"Error": "ReadOnlyIndex"}
-    assert ask(nsm, {"ExtendPCR": {"index": 32, "data": b"x"}}) == {"Error": "InvalidIndex"}
-    assert ask(nsm, {"ExtendPCR": {"index": 16, "data": "x"}}) == {"Error": "InvalidOperation"}
-
-
-def test_a_register_is_locked_once_and_for_all(nsm: EmulatedNsm) -> None:
-    assert ask(nsm, {"LockPCR": {"index": 15}}) == {"Error": "ReadOnlyIndex"}
     assert ask(nsm, {"LockPCR": {"index": 16}}) == "LockPCR"
-    assert ask(nsm, {"LockPCR": {"index": 16}}) == {"Error": "ReadOnlyIndex"}
-    assert ask(nsm, {"ExtendPCR": {"index": 16, "data": b""}}) == {"Error": "ReadOnlyIndex"}
-    assert ask(nsm, {"LockPCR": {"index": 32}}) == {"Error": "InvalidIndex"}
-
-
-def test_a_range_of_registers_is_locked(nsm: EmulatedNsm) -> None:
+    for index, error in ((15, "ReadOnlyIndex"), (16, "ReadOnlyIndex"), (32, "InvalidIndex")):
+        assert extend(nsm, index, b"x") == {"Error": error}
+        assert ask(nsm, {"LockPCR": {"index": index}}) == {"Error": error}
+    assert extend(nsm, 17, "x") == {"Error": "InvalidOperation"}
     assert ask(nsm, {"LockPCRs": {"range": 33}}) == {"Error": "InvalidIndex"}
     assert ask(nsm, {"LockPCRs": {"range": 18}}) == "LockPCRs"
     description = ask(nsm, "DescribeNSM")
@@ -138,40 +129,27 @@ def test_a_range_of_registers_is_locked(nsm: EmulatedNsm) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        "Unknown",
-        "describeNSM",
-        {"DescribePCR": {}},
-        {"DescribePCR": {"index": -1}},
-        {"DescribePCR": {"index": 65536}},
-        {"DescribePCR": {"index": True}},
-        {"DescribePCR": {"index": "0"}},
-        {"DescribePCR": 0},
-        {"Unknown": {}},
-        {"DescribePCR": {"index": 0}, "LockPCR": {"index": 16}},
-        {"Attestation": {"nonce": "text"}},
-        {},
-        [],
-        0,
-        None,
-    ],
-)
-def test_what_is_no_request_is_an_invalid_operation(nsm: EmulatedNsm, request_: object) -> None:
-    assert ask(nsm, request_) == {"Error": "InvalidOperation"}
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
+        *map(
+            cbor2.dumps,
+            (
+                *("Unknown", "describeNSM", {}, [], 0, None),
+                {"Unknown": {}},
+                {"DescribePCR": 0},
+                {"DescribePCR": {}},
+                {"DescribePCR": {"index": -1}},
+                {"DescribePCR": {"index": 65536}},
+                {"DescribePCR": {"index": True}},
+                {"DescribePCR": {"index": 0}, "LockPCR": {"index": 16}},
+                {"DescribePCR": {"index": 0, "x": [[[[[]]]]]}},
+                {"Attestation": {"nonce": "text"}},
+            ),
+        ),
         b"",
         cbor2.dumps("GetRandom") + b"\0",
         b"\xa2" + 2 * cbor2.dumps({"DescribePCR": {"index": 0}})[1:],
-        cbor2.dumps({"DescribePCR": {"index": 0, "x": [[[[[]]]]]}}),
-        b"\x81" * 100,
     ],
 )
-def test_bytes_that_are_no_request_are_an_invalid_operation(
-    nsm: EmulatedNsm, request_: bytes
-) -> None:
+def test_what_is_no_request_is_an_invalid_operation(nsm: EmulatedNsm, request_: bytes) -> None:
     assert cbor2.loads(nsm.exchange(request_)) == {"Error": "InvalidOperation"}
 
 
@@ -200,9 +178,7 @@ def test_a_field_is_bounded(nsm: EmulatedNsm, name: str) -> None:
     assert ask(nsm, {"Attestation": {name: bytes(1025)}}) == {"Error": "InputTooLarge"}
 
 
-def test_a_document_holds_the_locked_registers(
-    nsm: EmulatedNsm, pki: NitroPki, clock: Clock
-) -> None:
+def test_a_document_holds_the_locked_pcrs(nsm: EmulatedNsm, pki: NitroPki, clock: Clock) -> None:
     pcrs = attest(nsm, pki, clock).pcrs
     assert dict(pcrs) == dict.fromkeys(range(16), ZERO) | {0: b"\1" * 48, 4: b"\4" * 48}
     ask(nsm, {"ExtendPCR": {"index": 16, "data": b"x"}})
