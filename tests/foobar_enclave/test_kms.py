@@ -14,13 +14,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from foobar_enclave.errors import (
-    KmsAnswerError,
-    KmsError,
-    KmsRefusedError,
-    KmsUnreachableError,
-    RegionError,
-)
+from foobar_enclave.errors import KmsError
 from foobar_enclave.kms import AMAZON_ROOTS, MAX_RESPONSE, KmsConnector, KmsSession
 from foobar_shared.errors import NameFormatError
 from foobar_shared.timeouts import KMS_EXCHANGE
@@ -101,7 +95,7 @@ def test_no_name_is_looked_up_and_no_network_used(
 def test_an_unknown_authority_is_refused(kms: FakeKms, tmp_path: Path) -> None:
     other = Authority.create(tmp_path)
     for ca_file in (other.ca_file, AMAZON_ROOTS):
-        with pytest.raises(KmsUnreachableError, match="certificate is not valid") as raised:
+        with pytest.raises(KmsError, match="certificate is not valid") as raised:
             create(open_session(kms.connect, ca_file))
         assert not raised.value.may_have_acted
     assert kms.requests == []
@@ -113,7 +107,7 @@ def test_a_certificate_for_another_host_is_refused(
 ) -> None:
     with (
         FakeKms(str(socket_folder / "kms"), authority.server_context(host)) as kms,
-        pytest.raises(KmsUnreachableError, match="Hostname mismatch") as raised,
+        pytest.raises(KmsError, match="Hostname mismatch") as raised,
     ):
         create(open_session(kms.connect, authority.ca_file))
     assert not raised.value.may_have_acted
@@ -123,7 +117,7 @@ def test_a_certificate_for_another_host_is_refused(
 def test_a_server_without_tls_is_refused(authority: Authority, socket_folder: Path) -> None:
     with (
         FakeKms(str(socket_folder / "kms"), None) as kms,
-        pytest.raises(KmsUnreachableError, match="TLS fails") as raised,
+        pytest.raises(KmsError, match="TLS fails") as raised,
     ):
         create(open_session(kms.connect, authority.ca_file))
     assert not raised.value.may_have_acted
@@ -139,7 +133,7 @@ def test_tls_below_1_2_is_refused(authority: Authority, socket_folder: Path) -> 
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with (
         FakeKms(str(socket_folder / "kms"), context) as kms,
-        pytest.raises(KmsUnreachableError, match="TLS fails: TLSV1_ALERT_PROTOCOL_VERSION"),
+        pytest.raises(KmsError, match="TLS fails: TLSV1_ALERT_PROTOCOL_VERSION"),
     ):
         create(open_session(kms.connect, authority.ca_file))
     assert kms.requests == []
@@ -149,7 +143,7 @@ def test_nobody_listening_is_told(authority: Authority) -> None:
     def refused() -> socket.socket:
         raise ConnectionRefusedError(111, "Connection refused")
 
-    with pytest.raises(KmsUnreachableError) as raised:
+    with pytest.raises(KmsError) as raised:
         create(open_session(refused, authority.ca_file))
     assert not raised.value.may_have_acted
     assert str(raised.value) == (
@@ -161,7 +155,7 @@ def test_a_relay_that_does_not_connect_in_time_is_told(authority: Authority) -> 
     def slow() -> socket.socket:
         raise TimeoutError("timed out")
 
-    with pytest.raises(KmsUnreachableError, match="timed out") as raised:
+    with pytest.raises(KmsError, match="timed out") as raised:
         create(open_session(slow, authority.ca_file))
     assert not raised.value.may_have_acted
 
@@ -175,7 +169,7 @@ def test_a_stream_cut_in_the_handshake_is_told(authority: Authority) -> None:
         far.close()
         return near
 
-    with pytest.raises(KmsUnreachableError) as raised:
+    with pytest.raises(KmsError) as raised:
         create(open_session(cut, authority.ca_file))
     assert not raised.value.may_have_acted
     assert ends[0].fileno() == -1, "the socket is closed"
@@ -183,7 +177,7 @@ def test_a_stream_cut_in_the_handshake_is_told(authority: Authority) -> None:
 
 def test_a_relay_that_says_nothing_times_out(authority: Authority) -> None:
     near, far = socket.socketpair()
-    with far, pytest.raises(KmsUnreachableError, match="timed out") as raised:
+    with far, pytest.raises(KmsError, match="timed out") as raised:
         # Each look at the clock takes almost all of the time that is left to the first.
         create(open_session(lambda: near, authority.ca_file, clock=Clock(KMS_EXCHANGE / 2.002)))
     assert not raised.value.may_have_acted
@@ -202,7 +196,7 @@ def test_a_kms_that_does_not_answer_times_out(
     kms.answers["CreateKey"] = hang
     session = open_session(kms.connect, authority.ca_file, clock=clock)
     clock.now = seconds
-    with pytest.raises(KmsUnreachableError, match="timed out") as raised:
+    with pytest.raises(KmsError, match="timed out") as raised:
         create(session)
     done.set()
     assert raised.value.may_have_acted == (seconds < KMS_EXCHANGE)
@@ -219,9 +213,9 @@ def test_a_relay_that_drips_is_cut_at_the_deadline(kms: FakeKms, authority: Auth
 
     kms.answers["CreateKey"] = drip
     session = open_session(kms.connect, authority.ca_file, clock=clock)
-    with pytest.raises(KmsUnreachableError, match="timed out"):
+    with pytest.raises(KmsError, match="timed out"):
         create(session)
-    with pytest.raises(KmsUnreachableError, match="timed out") as raised:
+    with pytest.raises(KmsError, match="timed out") as raised:
         session.get_public_key(KEY_ARN)
     assert not raised.value.may_have_acted, "no further connection is opened"
 
@@ -242,7 +236,7 @@ def test_a_stream_cut_in_the_answer_is_told_and_not_sent_again(
     answer: bytes, kms: FakeKms, authority: Authority
 ) -> None:
     kms.answers["CreateKey"] = lambda _: answer
-    with pytest.raises(KmsUnreachableError, match=r"was cut|fails") as raised:
+    with pytest.raises(KmsError, match=r"was cut|fails") as raised:
         create(open_session(kms.connect, authority.ca_file))
     assert raised.value.may_have_acted
     assert kms.operations == ["CreateKey"]
@@ -261,7 +255,7 @@ def test_create_key_is_sent_once_whatever_kms_says(
     status: int, code: str, kms: FakeKms, authority: Authority
 ) -> None:
     kms.answers["CreateKey"] = lambda _: refusal(code, "try again", status)
-    with pytest.raises(KmsRefusedError) as raised:
+    with pytest.raises(KmsError) as raised:
         create(open_session(kms.connect, authority.ca_file))
     assert raised.value.code == code
     assert raised.value.may_have_acted == (status >= 500)
@@ -272,7 +266,7 @@ def test_a_redirection_is_not_followed(kms: FakeKms, authority: Authority) -> No
     kms.answers["CreateKey"] = lambda _: (
         b"HTTP/1.1 307 X\r\nLocation: https://attacker.example/\r\nContent-Length: 0\r\n\r\n"
     )
-    with pytest.raises(KmsRefusedError, match="refused CreateKey: 307"):
+    with pytest.raises(KmsError, match="refused CreateKey: 307"):
         create(open_session(kms.connect, authority.ca_file))
     assert kms.operations == ["CreateKey"]
 
@@ -294,7 +288,7 @@ def test_an_answer_in_chunks_is_read(kms: FakeKms, authority: Authority) -> None
 
 def test_an_endless_answer_is_bounded(kms: FakeKms, authority: Authority) -> None:
     kms.answers["CreateKey"] = lambda _: (200, {"x": "y" * MAX_RESPONSE})
-    with pytest.raises(KmsAnswerError, match="longer than it may be"):
+    with pytest.raises(KmsError, match="longer than it may be"):
         create(open_session(kms.connect, authority.ca_file))
 
 
@@ -315,7 +309,7 @@ def test_a_fresh_key_that_is_not_known_everywhere_yet_is_asked_for_again(
 def test_asking_again_ends(kms: FakeKms, authority: Authority) -> None:
     pauses: list[float] = []
     kms.answers["GetPublicKey"] = lambda _: refusal("NotFoundException", "no such key")
-    with pytest.raises(KmsRefusedError, match="NotFoundException: no such key"):
+    with pytest.raises(KmsError, match="NotFoundException: no such key"):
         open_session(kms.connect, authority.ca_file, pauses.append).get_public_key(KEY_ARN)
     assert len(kms.operations) == len(pauses) + 1 == 6
     assert sum(pauses) < 10
@@ -325,7 +319,7 @@ def test_a_refusal_that_will_not_pass_is_not_asked_again(
     kms: FakeKms, authority: Authority
 ) -> None:
     kms.answers["GetPublicKey"] = lambda _: refusal("AccessDeniedException", "not authorized")
-    with pytest.raises(KmsRefusedError, match="KMS refused GetPublicKey: AccessDeniedException"):
+    with pytest.raises(KmsError, match="KMS refused GetPublicKey: AccessDeniedException"):
         open_session(kms.connect, authority.ca_file).get_public_key(KEY_ARN)
     assert len(kms.operations) == 1
 
@@ -337,7 +331,7 @@ def test_kms_speaks_in_its_own_words_cleaned_and_bounded(
     kms.answers["CreateKey"] = lambda _: refusal(
         "InvalidSignatureException", f"\x1b[31mline\nline {echo} " + "x" * 5000
     )
-    with pytest.raises(KmsRefusedError) as raised:
+    with pytest.raises(KmsError) as raised:
         create(open_session(kms.connect, authority.ca_file))
     text = str(raised.value)
     assert text.startswith(
@@ -423,7 +417,7 @@ def test_weakness_3_no_environment_or_file_has_any_effect(
     create(session)
     session.get_public_key(KEY_ARN)
     kms.answers["CreateKey"] = lambda _: refusal("KMSInternalException", "once", 500)
-    with pytest.raises(KmsRefusedError):
+    with pytest.raises(KmsError):
         create(session)
     assert kms.operations == ["CreateKey", "GetPublicKey", "CreateKey"]
     for _, _, headers in kms.requests:
@@ -480,7 +474,7 @@ def test_each_region_has_one_host(
     "region", ["zz-foo-9", "us-east-99", "us-iso-east-1", "us-isob-east-1", "cn-east-9"]
 )
 def test_a_region_without_kms_is_refused(region: str) -> None:
-    with pytest.raises(RegionError, match="is no region of partition aws"):
+    with pytest.raises(KmsError, match="is no region of partition aws"):
         KmsConnector(no_connection).open(region, CREDENTIALS)
 
 
@@ -494,7 +488,7 @@ INJECTIONS = [
 
 @pytest.mark.parametrize("region", INJECTIONS)
 def test_weakness_3_no_region_leads_to_another_host(region: str) -> None:
-    with pytest.raises((NameFormatError, RegionError)):
+    with pytest.raises((NameFormatError, KmsError)):
         KmsConnector(no_connection).open(region, CREDENTIALS)
 
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foobar_enclave.errors import KmsRefusedError
+from foobar_enclave.errors import KmsError
 from foobar_enclave.kms import KmsConnector, KmsSession
 from foobar_enclave.service import MAX_KEYS, EnclaveService
 from foobar_shared import envelope
@@ -167,10 +167,10 @@ def test_weakness_13_only_so_many_keys_are_asked_for_at_the_same_time() -> None:
 
 
 def test_a_key_that_fails_makes_room_for_the_next() -> None:
-    refusal = KmsRefusedError("CreateKey", "AccessDeniedException", "not authorized")
+    refusal = KmsError("not authorized")
     service = make(kms=FakeConnector(FakeSession(metadata=refusal)))
     for _ in range(MAX_KEYS + 1):
-        assert "AccessDeniedException" in error(service.handle(encode_request(REQUEST)))
+        assert "not authorized" in error(service.handle(encode_request(REQUEST)))
 
 
 def changed(**changes: bytes) -> bytes:
