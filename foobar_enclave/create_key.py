@@ -9,9 +9,8 @@ from typing import Final
 from foobar_enclave.errors import (
     DebugModeError,
     EnclaveError,
-    KmsAnswerError,
     KmsError,
-    NsmInvalidResponseError,
+    NsmError,
     UnattestedKeyError,
     one_line,
 )
@@ -38,8 +37,8 @@ def create_key(request: CreateKeyRequest, *, nsm: NsmDevice, kms: KmsConnector) 
 
     Raises:
         DebugModeError: the enclave runs in debug mode; nothing was asked of KMS.
-        NameFormatError, RegionError: what the request names cannot be AWS's.
-        KmsError: KMS has made no key.
+        NameFormatError: what the request names is not of AWS's form.
+        KmsError: KMS has made no key, or the region has no KMS.
         UnattestedKeyError: KMS has made a key, which the text names; what followed failed.
         NsmError: the module did not tell PCR0.
     """
@@ -72,7 +71,7 @@ def create_key(request: CreateKeyRequest, *, nsm: NsmDevice, kms: KmsConnector) 
 def _own_pcr0(nsm: NsmDevice) -> bytes:
     pcr0 = nsm.describe_pcr(0).data
     if len(pcr0) != PCR_BYTES:
-        raise NsmInvalidResponseError("DescribePCR", f"PCR0 is not {PCR_BYTES} bytes")
+        raise NsmError("DescribePCR", f"PCR0 is not {PCR_BYTES} bytes")
     if is_debug_mode(pcr0):
         raise DebugModeError(
             "this enclave runs in debug mode, so any other debug enclave could use the key: "
@@ -85,7 +84,7 @@ def _check_metadata(request: CreateKeyRequest, metadata: Mapping[str, object]) -
     """Return id and ARN of a key that is what was asked for."""
     key_id = metadata.get("KeyId")
     if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id):
-        raise KmsAnswerError(f"KMS's answer to CreateKey has KeyId {one_line(key_id)}")
+        raise KmsError(f"KMS's answer to CreateKey has KeyId {one_line(key_id)}")
     partition = partition_of(request.region)
     arn = f"arn:{partition}:kms:{request.region}:{request.account_id}:key/{key_id}"
     expected = _ASKED_FOR | {
@@ -105,13 +104,13 @@ def _public_key(session: KmsSession, key_arn: str) -> bytes:
     _check("GetPublicKey", answer, _ASKED_FOR | {"KeyId": key_arn})
     algorithms, der = answer.get("KeyAgreementAlgorithms"), answer.get("PublicKey")
     if not isinstance(algorithms, list) or "ECDH" not in algorithms:
-        raise KmsAnswerError("KMS's answer to GetPublicKey does not offer ECDH")
+        raise KmsError("KMS's answer to GetPublicKey does not offer ECDH")
     if not isinstance(der, bytes):
-        raise KmsAnswerError("KMS's answer to GetPublicKey has no public key")
+        raise KmsError("KMS's answer to GetPublicKey has no public key")
     try:
         load_p256_public_key(der)
     except EnvelopeError as error:
-        raise KmsAnswerError(f"KMS's answer to GetPublicKey: {error}") from None
+        raise KmsError(f"KMS's answer to GetPublicKey: {error}") from None
     return der
 
 
@@ -119,4 +118,4 @@ def _check(operation: str, answer: Mapping[str, object], expected: Mapping[str, 
     for name, value in expected.items():
         if answer.get(name) != value:
             actual = one_line(answer.get(name))
-            raise KmsAnswerError(f"KMS's answer to {operation} has {name} {actual}, not {value}")
+            raise KmsError(f"KMS's answer to {operation} has {name} {actual}, not {value}")

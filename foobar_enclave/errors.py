@@ -25,59 +25,15 @@ class EnclaveError(Exception):
 
 
 class NsmError(EnclaveError):
-    """The Nitro Secure Module did not do what it was asked."""
+    """The Nitro Secure Module did not do what it was asked.
 
-    def __init__(self, request: str, reason: str) -> None:
+    Attributes:
+        code: the ErrorCode of aws-nitro-enclaves-nsm-api (src/api/mod.rs) that says it best.
+    """
+
+    def __init__(self, request: str, reason: str, *, code: str = "InternalError") -> None:
         super().__init__(f"the Nitro Secure Module failed at {request}: {reason}")
-
-
-class NsmInvalidArgumentError(NsmError):
-    """An argument of the request is invalid."""
-
-
-class NsmInvalidIndexError(NsmError):
-    """There is no PCR of that index."""
-
-
-class NsmInvalidResponseError(NsmError):
-    """The answer does not belong to the request, or lacks what it must hold."""
-
-
-class NsmReadOnlyIndexError(NsmError):
-    """The PCR is locked."""
-
-
-class NsmInvalidOperationError(NsmError):
-    """The module has not the capability that the request needs, or does not know it."""
-
-
-class NsmBufferTooSmallError(NsmError):
-    """The answer does not fit the buffer that was given for it."""
-
-
-class NsmInputTooLargeError(NsmError):
-    """The request, or a field of it, is longer than the module takes."""
-
-
-class NsmInternalError(NsmError):
-    """The module, its driver or its device failed, or its answer cannot be read."""
-
-
-class NsmUnavailableError(NsmInternalError):
-    """The module's device cannot be opened."""
-
-
-NSM_ERRORS: Final[dict[str, type[NsmError]]] = {
-    "InvalidArgument": NsmInvalidArgumentError,
-    "InvalidIndex": NsmInvalidIndexError,
-    "InvalidResponse": NsmInvalidResponseError,
-    "ReadOnlyIndex": NsmReadOnlyIndexError,
-    "InvalidOperation": NsmInvalidOperationError,
-    "BufferTooSmall": NsmBufferTooSmallError,
-    "InputTooLarge": NsmInputTooLargeError,
-    "InternalError": NsmInternalError,
-}
-"""The variants of ErrorCode (aws-nitro-enclaves-nsm-api, src/api/mod.rs) but `Success`."""
+        self.code = code
 
 
 class EntropyError(EnclaveError):
@@ -98,10 +54,6 @@ class BusyError(EnclaveError):
         super().__init__("the enclave is busy: try again later")
 
 
-class RegionError(EnclaveError):
-    """A region that has no AWS KMS, as far as this enclave knows."""
-
-
 class DebugModeError(EnclaveError):
     """The enclave runs in debug mode, where its memory is not protected."""
 
@@ -110,37 +62,14 @@ class KmsError(EnclaveError):
     """AWS KMS did not do what it was asked.
 
     Attributes:
+        code: KMS's own error code, such as `AccessDeniedException`; empty if it sent none.
         may_have_acted: whether KMS may have done it all the same.
     """
 
-    may_have_acted = False
-
-
-class KmsUnreachableError(KmsError):
-    """No answer came from KMS; `sent` says whether the request may have reached it."""
-
-    def __init__(self, operation: str, reason: str, *, sent: bool) -> None:
-        super().__init__(f"no answer from KMS to {operation}: {reason}")
-        self.may_have_acted = sent
-
-
-class KmsRefusedError(KmsError):
-    """KMS answered with an error.
-
-    Attributes:
-        code: KMS's own error code, such as `AccessDeniedException`.
-    """
-
-    def __init__(self, operation: str, code: str, message: str, *, status: int = 400) -> None:
-        super().__init__(f"KMS refused {operation}: {code}: {message}")
+    def __init__(self, text: str, *, code: str = "", may_have_acted: bool = False) -> None:
+        super().__init__(text)
         self.code = code
-        self.may_have_acted = status >= 500  # a server error (RFC 9110 section 15.6)
-
-
-class KmsAnswerError(KmsError):
-    """KMS's answer is not what was asked for, so it is not attested."""
-
-    may_have_acted = True
+        self.may_have_acted = may_have_acted
 
 
 class UnattestedKeyError(EnclaveError):

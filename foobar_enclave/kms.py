@@ -16,6 +16,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -32,14 +33,7 @@ from botocore.credentials import CredentialResolver
 from botocore.exceptions import ClientError
 from botocore.loaders import Loader
 
-from foobar_enclave.errors import (
-    KmsAnswerError,
-    KmsError,
-    KmsRefusedError,
-    KmsUnreachableError,
-    RegionError,
-    one_line,
-)
+from foobar_enclave.errors import KmsError, one_line
 from foobar_shared.key_policy import partition_of
 from foobar_shared.messages import Credentials
 from foobar_shared.timeouts import KMS_EXCHANGE
@@ -112,8 +106,7 @@ class KmsConnector:
 
         Raises:
             NameFormatError: `region` is not of a region's form.
-            RegionError: the region has no KMS.
-            KmsError: the SDK would ask another endpoint than the region's.
+            KmsError: the region has no KMS, or the SDK would ask another endpoint than its.
         """
         session = _isolated_session()
         host = _kms_host(region, session)
@@ -135,7 +128,7 @@ class KmsConnector:
                 raise TimeoutError
             return seconds
 
-        transport = KmsTransport(host, self._connect, self._tls, remaining)
+        transport = _Transport(host, self._connect, self._tls, remaining)
         # What a handler of this event returns takes the place of the SDK's own network.
         client.meta.events.register("before-send.kms", cast("Callable[..., None]", transport.send))
         return KmsSession(client, credentials, self._pause)
@@ -144,10 +137,7 @@ class KmsConnector:
 class KmsSession:
     """KMS in one region, as the owner of some credentials sees it.
 
-    Both calls return KMS's answer as it is; the caller checks it. Both raise:
-        KmsRefusedError: KMS's own error.
-        KmsUnreachableError: no whole answer.
-        KmsAnswerError: an answer that is too long to be read.
+    Both calls return KMS's answer as it is; the caller checks it. Both raise `KmsError`.
     """
 
     def __init__(
@@ -179,7 +169,7 @@ class KmsSession:
         for seconds in _PAUSES:
             try:
                 return self._get_public_key(key_arn)
-            except KmsRefusedError as error:
+            except KmsError as error:
                 if error.code not in _PASSING:
                     raise
                 self._pause(seconds)
@@ -198,44 +188,38 @@ class KmsSession:
             raise _refusal(operation, error, self._credentials) from None
         except Exception as error:  # noqa: BLE001 - its text may quote anything
             reason = f"the SDK fails ({type(error).__name__})"
-            raise KmsUnreachableError(operation, reason, sent=True) from None
+            raise _no_answer(operation, reason, sent=True) from None
 
 
-class KmsTransport:
+@dataclass(frozen=True)
+class _Transport:
     """Sends the SDK's prepared requests to one host over sockets from `connect`.
 
     `remaining` returns the seconds until all of them must have been answered, or raises
     TimeoutError.
     """
 
-    def __init__(
-        self,
-        host: str,
-        connect: Callable[[], socket.socket],
-        tls: ssl.SSLContext,
-        remaining: Callable[[], float],
-    ) -> None:
-        self._host = host
-        self._connect = connect
-        self._tls = tls
-        self._remaining = remaining
+    host: str
+    connect: Callable[[], socket.socket]
+    tls: ssl.SSLContext
+    remaining: Callable[[], float]
 
     def send(self, request: AWSPreparedRequest, *, event_name: str, **_: object) -> AWSResponse:
         """Return KMS's response; a handler of the SDK's event `before-send.kms.OPERATION`.
 
         Raises:
-            KmsUnreachableError: no connection, no valid certificate, or no whole response.
-            KmsAnswerError: a response over a mebibyte.
+            KmsError: no connection, no valid certificate, no whole response, or a response over
+                a mebibyte.
         """
         operation = event_name.rpartition(".")[2]
-        connection = http.client.HTTPSConnection(self._host, context=self._tls)
+        connection = http.client.HTTPSConnection(self.host, context=self.tls)
         sent = False
         try:
-            self._remaining()
-            with self._connect() as relay:
-                relay.settimeout(self._remaining())  # of the handshake too
-                with self._tls.wrap_socket(relay, server_hostname=self._host) as stream:
-                    cast("_BoundedSocket", stream).remaining = self._remaining
+            self.remaining()
+            with self.connect() as relay:
+                relay.settimeout(self.remaining())  # of the handshake too
+                with self.tls.wrap_socket(relay, server_hostname=self.host) as stream:
+                    cast("_BoundedSocket", stream).remaining = self.remaining
                     connection.sock = stream
                     sent = True
                     connection.request(
@@ -247,14 +231,14 @@ class KmsTransport:
                     with connection.getresponse() as response:
                         content = response.read(MAX_RESPONSE + 1)
         except (OSError, http.client.HTTPException) as error:
-            raise KmsUnreachableError(operation, _reason(error), sent=sent) from None
+            raise _no_answer(operation, _reason(error), sent=sent) from None
         if len(content) > MAX_RESPONSE:
-            raise KmsAnswerError(f"KMS's answer to {operation} is longer than it may be")
+            text = f"KMS's answer to {operation} is longer than it may be"
+            raise KmsError(text, may_have_acted=True)
         if response.length != 0 and not response.chunked:  # shorter than it says, or says nothing
-            raise KmsUnreachableError(operation, _CUT, sent=True)
+            raise _no_answer(operation, _CUT, sent=True)
         headers = cast("HTTPHeaders", response.headers)
-        url = f"https://{self._host}/"
-        return AWSResponse(url, response.status, headers, _Body(content))
+        return AWSResponse(f"https://{self.host}/", response.status, headers, _Body(content))
 
 
 class _BoundedSocket(ssl.SSLSocket):
@@ -275,11 +259,7 @@ class _Body(io.BytesIO):
 
 
 def _isolated_session() -> botocore.session.Session:
-    """Return a session that looks up no environment variable, profile, file or credential.
-
-    Every variable that the SDK would read from the environment or a configuration file has its
-    built-in value, and service models come from the SDK's own directory only.
-    """
+    """Return a session that looks up no environment variable, profile, file or credential."""
     session = botocore.session.Session()
     constants = {
         name: ConstantProvider(value=default)
@@ -288,6 +268,7 @@ def _isolated_session() -> botocore.session.Session:
     constants |= {
         name: ConstantProvider(value=None) for name in ("config_file", "credentials_file")
     }
+    # The SDK's own default, whatever the environment or a configuration file says.
     session.register_component("config_store", ConfigValueStore(mapping=constants))
     session.register_component(
         "data_loader",
@@ -301,18 +282,26 @@ def _kms_host(region: str, session: botocore.session.Session) -> str:
     """Return the host name of KMS in `region`, the requester's word that is not trusted."""
     partition = partition_of(region)
     if region not in session.get_available_regions("kms", partition):
-        raise RegionError(f"{region} is no region of partition {partition} with AWS KMS")
+        raise KmsError(f"{region} is no region of partition {partition} with AWS KMS")
     return f"kms.{region}.amazonaws.com" + (".cn" if partition == "aws-cn" else "")
 
 
-def _refusal(operation: str, error: ClientError, credentials: Credentials) -> KmsRefusedError:
+def _refusal(operation: str, error: ClientError, credentials: Credentials) -> KmsError:
     """Return KMS's own words, cleaned of what is secret."""
     secrets = (credentials.access_key_id, credentials.secret_access_key, credentials.token)
     answer = error.response.get("Error", {})
     code = one_line(answer.get("Code", "no error code"), secrets=secrets)
     message = one_line(answer.get("Message", "no message"), secrets=secrets)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return KmsRefusedError(operation, code, message, status=status)
+    return KmsError(
+        f"KMS refused {operation}: {code}: {message}",
+        code=code,
+        may_have_acted=status >= 500,  # a server error (RFC 9110 section 15.6)
+    )
+
+
+def _no_answer(operation: str, reason: str, *, sent: bool) -> KmsError:
+    return KmsError(f"no answer from KMS to {operation}: {reason}", may_have_acted=sent)
 
 
 def _reason(error: Exception) -> str:

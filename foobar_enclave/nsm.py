@@ -1,8 +1,7 @@
 """The Nitro Secure Module: its requests and responses in CBOR, over the ioctl of `/dev/nsm`.
 
-Names and encoding are those of aws-nitro-enclaves-nsm-api (src/api/mod.rs). The encoder writes
-the bytes that AWS's own library writes; the decoder takes what AWS's newer encoders may write too
-(keys in any order, further fields, maps of indefinite length).
+Names and encoding are those of aws-nitro-enclaves-nsm-api (src/api/mod.rs). In responses, keys may
+come in any order and with further ones, and maps may be of indefinite length.
 """
 
 from __future__ import annotations
@@ -17,15 +16,7 @@ from typing import Final, Protocol, TypeVar
 
 import cbor2
 
-from foobar_enclave.errors import (
-    NSM_ERRORS,
-    NsmInputTooLargeError,
-    NsmInternalError,
-    NsmInvalidIndexError,
-    NsmInvalidResponseError,
-    NsmUnavailableError,
-    one_line,
-)
+from foobar_enclave.errors import NsmError, one_line
 
 REQUEST_MAX: Final = 0x1000  # linux/nsm.h NSM_REQUEST_MAX_SIZE
 RESPONSE_MAX: Final = 0x3000  # linux/nsm.h NSM_RESPONSE_MAX_SIZE
@@ -40,11 +31,7 @@ class NsmTransport(Protocol):
     """Carries one request to the module and its response back, both raw CBOR."""
 
     def exchange(self, request: bytes) -> bytes:
-        """Return the response to `request` (at most 4096 bytes).
-
-        Raises:
-            OSError: the device failed; EMSGSIZE where the request is too long for it.
-        """
+        """Return the response to `request` (at most 4096 bytes); raise OSError on failure."""
         ...
 
 
@@ -85,16 +72,12 @@ class IoctlTransport:
     """The kernel's driver, which takes one request at a time (drivers/misc/nsm.c)."""
 
     def __init__(self, path: str) -> None:
-        """Open `path`, for as long as the process lives.
-
-        Raises:
-            NsmUnavailableError: it is not there, or may not be opened.
-        """
+        """Open `path`, for as long as the process lives; raise NsmError if that fails."""
         try:
             self._device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             reason = f"{path}: {os.strerror(error.errno or 0)}; this program runs in an enclave"
-            raise NsmUnavailableError("opening the device", one_line(reason)) from None
+            raise NsmError("opening the device", one_line(reason)) from None
 
     def exchange(self, request: bytes) -> bytes:
         """Return the response to `request`; raise OSError as the driver does."""
@@ -112,15 +95,11 @@ class IoctlTransport:
 class NsmDevice:
     """What the enclave asks of its Nitro Secure Module. Safe to use from several threads.
 
-    Every method raises `NsmError`, or the subclass of it that names the module's error.
+    Every method raises `NsmError`.
     """
 
     def __init__(self, path: str = "/dev/nsm", *, transport: NsmTransport | None = None) -> None:
-        """Use the module behind the device at `path`, or behind `transport`.
-
-        Raises:
-            NsmUnavailableError: the device cannot be opened.
-        """
+        """Use the module behind the device at `path`, or behind `transport`."""
         self._transport = IoctlTransport(path) if transport is None else transport
 
     def describe(self) -> NsmDescription:
@@ -139,7 +118,7 @@ class NsmDevice:
     def describe_pcr(self, index: int) -> Pcr:
         """Return the PCR `index` (0 to 31 in today's modules)."""
         if not 0 <= index <= _U16_MAX:
-            raise NsmInvalidIndexError("DescribePCR", "the index is no 16-bit number")
+            raise NsmError("DescribePCR", "the index is no 16-bit number", code="InvalidIndex")
         answer = self._ask("DescribePCR", {"index": index})
         return Pcr(lock=answer.take("lock", bool), data=answer.take("data", bytes))
 
@@ -168,63 +147,60 @@ class NsmDevice:
     def _ask(self, name: str, fields: dict[str, object] | None = None) -> _Answer:
         request = cbor2.dumps(name if fields is None else {name: fields})
         if len(request) > REQUEST_MAX:
-            raise NsmInputTooLargeError(name, f"the request is longer than {REQUEST_MAX} bytes")
+            reason = f"the request is longer than {REQUEST_MAX} bytes"
+            raise NsmError(name, reason, code="InputTooLarge")
         try:
             response = self._transport.exchange(request)
         except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                raise NsmInputTooLargeError(name, "its driver takes no longer request") from None
             reason = errno.errorcode.get(error.errno or 0, "unknown error")
-            raise NsmInternalError(name, f"its driver says {reason}") from None
-        return _Answer(name, _decode(name, response))
+            raise NsmError(name, f"its driver says {reason}") from None
+        answer = _decode(name, response)
+        if not isinstance(answer, dict) or len(answer) != 1:
+            raise NsmError(name, "its answer is no map of one entry")
+        code, fields = answer.get("Error"), answer.get(name)
+        if isinstance(code, str):
+            raise NsmError(name, one_line(code), code=code)
+        if not isinstance(fields, dict):
+            raise NsmError(name, "its answer is to another request")
+        return _Answer(name, fields)
 
 
+@dataclass(frozen=True, slots=True)
 class _Answer:
-    """The fields of the response to one request, taken by type."""
+    """The fields of the answer to one request, taken by name and type."""
 
-    def __init__(self, request: str, decoded: object) -> None:
-        """Find the fields in the response, a map of the request's name to them."""
-        if not isinstance(decoded, dict) or len(decoded) != 1:
-            decoded = {None: None}
-        ((name, fields),) = decoded.items()
-        if name == "Error":
-            if not isinstance(fields, str) or fields not in NSM_ERRORS:
-                raise NsmInternalError(request, "it answers with an unknown error")
-            raise NSM_ERRORS[fields](request, fields)
-        if name != request or not isinstance(fields, dict):
-            raise NsmInvalidResponseError(request, "its answer is to another request")
-        self._request = request
-        self._fields = fields
+    request: str
+    fields: dict[str, object]
 
     def take(self, name: str, kind: type[_T]) -> _T:
         """Return a field of one type: text and bytes that are not empty, or a number or flag."""
-        value = self._fields.get(name)
+        value = self.fields.get(name)
         if type(value) is not kind or value in ("", b""):
             raise self._wrong(name)
         return value
 
     def take_indices(self, name: str) -> tuple[int, ...]:
         """Return the numbers of an array, sorted."""
-        value = self._fields.get(name)
+        value = self.fields.get(name)
         # An array of indefinite length comes as a list, one of definite length as a tuple.
         if not isinstance(value, list | tuple) or not all(type(item) is int for item in value):
             raise self._wrong(name)
         return tuple(sorted(value))
 
-    def _wrong(self, name: str) -> NsmInvalidResponseError:
-        return NsmInvalidResponseError(self._request, f"its answer has no valid {name}")
+    def _wrong(self, name: str) -> NsmError:
+        return NsmError(self.request, f"its answer has no valid {name}")
 
 
 def _decode(request: str, response: bytes) -> object:
     if len(response) > RESPONSE_MAX:
-        raise NsmInternalError(request, f"its answer is longer than {RESPONSE_MAX} bytes")
+        raise NsmError(request, f"its answer is longer than {RESPONSE_MAX} bytes")
     stream = BytesIO(response)
     try:
         decoded: object = cbor2.CBORDecoder(
             stream, max_depth=_MAX_DEPTH, allow_duplicate_keys=False
         ).decode()
     except Exception as error:  # the library's tag decoders do not bound what they raise
-        raise NsmInternalError(request, "its answer is not valid CBOR") from error
+        raise NsmError(request, "its answer is not valid CBOR") from error
     if stream.read(1):
-        raise NsmInternalError(request, "bytes follow its answer")
+        raise NsmError(request, "bytes follow its answer")
     return decoded

@@ -1,11 +1,7 @@
 """Serves request lines over bounded connections, a thread each.
 
-    listener --accept--> connection --read_line--> handle --send_line--> the same connection
-                (128)      (a thread)   (1 MiB)
-
-A connection ends when its peer closes it, keeps it waiting too long, sends a line that is too long,
-or does whatever else fails; no failure of one connection reaches another, or the console in more
-than its kind. The parent can always deny service, so only memory, number and time are bounded.
+A failure ends its own connection only, and only its kind is logged. The parent can always deny
+service, so only memory, number and time are bounded.
 """
 
 from __future__ import annotations
@@ -57,7 +53,7 @@ class EnclaveServer:
         """Prepare a server that accepts nothing yet.
 
         Args:
-            listener: a listening stream socket, which stays its owner's to close.
+            listener: a listening stream socket, which is not closed.
             handle: turns a request line without line feed into a response line with it; called
                 from several threads.
             limits: see `Limits`.
@@ -126,12 +122,10 @@ class EnclaveServer:
 
     def _answer(self, connection: socket.socket) -> None:
         lines = LineSocket(connection)
-        limits = self._limits
+        limits, longest = self._limits, MAX_COMPUTE_LINE
         while not self._stopping:
             try:
-                line = lines.read_line(
-                    idle=limits.idle, within=limits.line, longest=MAX_COMPUTE_LINE
-                )
+                line = lines.read_line(idle=limits.idle, within=limits.line, longest=longest)
             except LineTooLongError as error:
                 lines.send_line(_error_line(error), within=limits.write)
                 _drain(connection)

@@ -46,10 +46,10 @@ _logger = logging.getLogger(__name__)
 
 
 class EnclaveService:
-    """The requests of the wire contract. Safe to use from several threads.
+    """Answers the requests of the wire contract. Safe to use from several threads.
 
-    Only the answer to getAttestation carries `public_key`: it is the one document that KMS is to
-    take as a recipient. The others are statements for people, which KMS has no use for.
+    Only the answer to getAttestation carries `public_key`, so that KMS takes no other document as
+    a recipient.
     """
 
     def __init__(
@@ -60,14 +60,7 @@ class EnclaveService:
         key: RSAPrivateKey,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Keep what requests need.
-
-        Args:
-            nsm: attests every answer.
-            kms: makes the sessions with KMS that createKey needs.
-            key: RSA-2048, this enclave's own.
-            clock: seconds, for durations in the log.
-        """
+        """Keep what requests need: `key` is RSA-2048, this enclave's own; `clock` is in seconds."""
         self._nsm = nsm
         self._kms = kms
         self._key = key
@@ -78,13 +71,9 @@ class EnclaveService:
         self._clock = clock
 
     def handle(self, line: bytes) -> bytes:
-        """Return the response line to any bytes whatever, and log that they were answered.
+        """Return the response to any bytes whatever, and log that they were answered.
 
-        Args:
-            line: with or without its line feed; the request's hash is over what comes before it.
-
-        Returns:
-            JSON closed by a line feed, at most 64 KiB.
+        `line` may have its line feed or not. The response has one, and at most 64 KiB.
         """
         started = self._clock()
         line = line.removesuffix(b"\n")

@@ -13,6 +13,7 @@ from foobar_shared.errors import AddressError
 
 _UNIX_PATH_MAX: Final = 107  # sockaddr_un.sun_path less its closing zero byte (linux/un.h)
 _U32_MAX: Final = 2**32 - 1
+_CID_AND_PORT: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,10})", re.ASCII)
 # Labels of a host name have 1 to 63 characters (RFC 1035 section 2.3.4): others can't be resolved.
 _HOST_AND_PORT: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*+\.?)):([0-9]{1,5})",
@@ -67,18 +68,24 @@ def parse_address(text: str) -> Address:
     """
     kind, _, rest = text.partition(":")
     if kind == "unix":
-        return _unix(rest)
+        if not rest or "\0" in rest or len(os.fsencode(rest)) > _UNIX_PATH_MAX:
+            raise AddressError(f"unix:PATH needs a path of 1 to {_UNIX_PATH_MAX} bytes")
+        return UnixAddress(rest)
     if kind == "vsock":
-        return _vsock(rest)
-    return _tcp(text)
+        match = _CID_AND_PORT.fullmatch(rest)
+        if match is None:
+            raise AddressError("a vsock address looks like vsock:16:1000 (CID and port)")
+        if max(int(match[1]), int(match[2])) > _U32_MAX:
+            raise AddressError(f"a vsock CID or port is at most {_U32_MAX}")
+        return VsockAddress(int(match[1]), int(match[2]))
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is None or int(match[3]) > 65535:
+        raise AddressError("an address is vsock:CID:PORT, unix:PATH or HOST:PORT")
+    return TcpAddress(match[1] or match[2], int(match[3]))
 
 
 def connect(address: Address, *, seconds: float) -> socket.socket:
-    """Return a stream socket connected to `address` within `seconds`.
-
-    Raises:
-        OSError: what the system says (`TimeoutError`, `ConnectionRefusedError`, ...).
-    """
+    """Return a stream socket connected to `address` within `seconds`; raise OSError otherwise."""
     if isinstance(address, TcpAddress):
         return socket.create_connection((address.host, address.port), timeout=seconds)
     connection = _stream_socket(address)
@@ -97,8 +104,7 @@ def listen(address: Address, *, backlog: int = 128) -> socket.socket:
     A unix socket's file that no program listens on any more is replaced.
 
     Raises:
-        OSError: what the system says (`PermissionError` for a vsock or TCP port below 1024
-            without privilege, `EADDRINUSE` where another program listens, ...).
+        OSError: what the system says, for example EADDRINUSE where another program listens.
     """
     if isinstance(address, TcpAddress):
         return socket.create_server((address.host, address.port), backlog=backlog)
@@ -115,15 +121,12 @@ def listen(address: Address, *, backlog: int = 128) -> socket.socket:
 
 
 def _stream_socket(address: VsockAddress | UnixAddress) -> socket.socket:
-    if isinstance(address, UnixAddress):
-        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    return socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    family = socket.AF_UNIX if isinstance(address, UnixAddress) else socket.AF_VSOCK
+    return socket.socket(family, socket.SOCK_STREAM)
 
 
 def _sockaddr(address: VsockAddress | UnixAddress) -> str | tuple[int, int]:
-    if isinstance(address, UnixAddress):
-        return address.path
-    return (address.cid, address.port)
+    return address.path if isinstance(address, UnixAddress) else (address.cid, address.port)
 
 
 def _remove_stale(address: UnixAddress) -> None:
@@ -134,27 +137,3 @@ def _remove_stale(address: UnixAddress) -> None:
         connect(address, seconds=1).close()
     except ConnectionRefusedError:
         path.unlink(missing_ok=True)
-
-
-def _unix(path: str) -> UnixAddress:
-    if not path or "\0" in path or len(os.fsencode(path)) > _UNIX_PATH_MAX:
-        raise AddressError(
-            f"unix:PATH needs a path of 1 to {_UNIX_PATH_MAX} bytes, not {len(path)}"
-        )
-    return UnixAddress(path)
-
-
-def _vsock(rest: str) -> VsockAddress:
-    if not re.fullmatch(r"[0-9]{1,10}:[0-9]{1,10}", rest, re.ASCII):
-        raise AddressError("a vsock address looks like vsock:16:1000 (CID and port)")
-    cid, port = (int(number) for number in rest.split(":"))
-    if cid > _U32_MAX or port > _U32_MAX:
-        raise AddressError("a vsock CID or port is at most 4294967295")
-    return VsockAddress(cid, port)
-
-
-def _tcp(text: str) -> TcpAddress:
-    match = _HOST_AND_PORT.fullmatch(text)
-    if match is None or int(match[3]) > 65535:
-        raise AddressError("an address is vsock:CID:PORT, unix:PATH or HOST:PORT")
-    return TcpAddress(match[1] or match[2], int(match[3]))

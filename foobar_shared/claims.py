@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from foobar_shared.computation import Result
-from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import Fields, parse_json_object, to_json
 from foobar_shared.errors import MessageError
 from foobar_shared.messages import MAX_KEY_ARN, MAX_MESSAGES
 
@@ -18,8 +18,8 @@ COMPUTE: Final = "foobar/compute/1"
 SHA256_BYTES: Final = 32
 
 MAX_RESULT: Final = 512
-"""Longest JSON of a result's fields in bytes: `user_data` has 1,024, and the rest takes its share.
-"""
+"""Longest JSON of a result's fields in bytes; with all other fields it fits the 1,024 bytes of
+`user_data`."""
 
 _MAX_NAME: Final = 64
 _RESERVED: Final = ("request", "type")  # of a decrypt attestation, beside the result's fields
@@ -44,11 +44,11 @@ class KeyClaims:
         return to_json(
             {
                 "keyId": self.key_id,
-                "pubKey": to_base64(self.public_key),
+                "pubKey": self.public_key,
                 "Region": self.region,
                 "type": CREATE_KEY,
                 "keyArn": self.key_arn,
-                "policySha256": to_base64(self.policy_sha256),
+                "policySha256": self.policy_sha256,
             }
         )
 
@@ -61,13 +61,9 @@ class ResultClaims:
     result: Result
 
     def encode(self) -> bytes:
-        """Return the claims as JSON; for the original's computation its two fields come first.
-
-        Raises:
-            ValueError: the computation breaks a rule for its result's fields.
-        """
+        """Return the claims as JSON; raise ValueError if the result breaks a rule for fields."""
         fields = _bounded(self.result)
-        return to_json({"request": to_base64(self.request_sha256), **fields, "type": DECRYPT})
+        return to_json({"request": self.request_sha256, **fields, "type": DECRYPT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +81,7 @@ class ComputeClaims:
     result: Result
 
     def encode(self) -> bytes:
-        """Return the claims as JSON.
-
-        Raises:
-            ValueError: the computation breaks a rule for its name or its result's fields.
-        """
+        """Return the claims as JSON; raise ValueError if name or result break a rule for them."""
         if not 0 < len(self.computation) <= _MAX_NAME:
             raise ValueError("the computation's name is too long")
         return to_json(
@@ -97,7 +89,7 @@ class ComputeClaims:
                 "type": COMPUTE,
                 "computation": self.computation,
                 "keyArn": self.key_arn,
-                "messagesSha256": to_base64(self.messages_sha256),
+                "messagesSha256": self.messages_sha256,
                 "messages": self.messages,
                 "result": _bounded(self.result),
             }
@@ -115,14 +107,7 @@ def hash_of_messages(hashes: Iterable[bytes]) -> bytes:
 
 
 def parse_key_claims(user_data: bytes | None) -> KeyClaims:
-    """Parse the `user_data` of a create-key attestation.
-
-    The name of the region's field is read without regard to case: the original's structure has no
-    JSON tag there.
-
-    Raises:
-        MessageError: not such claims, of another type, or a field is missing or malformed.
-    """
+    """Parse the `user_data` of a create-key attestation; raise MessageError if it is none."""
     values = _claims(user_data, CREATE_KEY)
     fields = Fields("user_data", values)
     return KeyClaims(
@@ -135,11 +120,7 @@ def parse_key_claims(user_data: bytes | None) -> KeyClaims:
 
 
 def parse_result_claims(user_data: bytes | None) -> ResultClaims:
-    """Parse the `user_data` of a decrypt attestation.
-
-    Raises:
-        MessageError: not such claims, of another type, or a field is missing or malformed.
-    """
+    """Parse the `user_data` of a decrypt attestation; raise MessageError if it is none."""
     values = _claims(user_data, DECRYPT)
     return ResultClaims(
         request_sha256=Fields("user_data", values).data("request", length=SHA256_BYTES),
@@ -150,11 +131,7 @@ def parse_result_claims(user_data: bytes | None) -> ResultClaims:
 
 
 def parse_compute_claims(user_data: bytes | None) -> ComputeClaims:
-    """Parse the `user_data` of a compute attestation.
-
-    Raises:
-        MessageError: not such claims, of another type, or a field is missing or malformed.
-    """
+    """Parse the `user_data` of a compute attestation; raise MessageError if it is none."""
     values = _claims(user_data, COMPUTE)
     fields = Fields("user_data", values)
     result = values.get("result")
@@ -189,6 +166,7 @@ def _claims(user_data: bytes | None, purpose: str) -> dict[str, object]:
 
 
 def _region_field(values: dict[str, object]) -> str:
+    # The original's structure has no JSON tag there, so case does not matter.
     names = [name for name in values if name.lower() == "region"]
     if len(names) > 1:
         raise MessageError("user_data.Region: given twice")

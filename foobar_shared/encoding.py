@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from typing import Final, NoReturn
@@ -27,7 +26,7 @@ def from_base64(text: str) -> bytes:
     """
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise MessageError("not valid base64") from error
     if to_base64(data) != text:
         raise MessageError("not canonical base64")
@@ -35,8 +34,13 @@ def from_base64(text: str) -> bytes:
 
 
 def to_json(value: object) -> bytes:
-    """Return compact ASCII JSON without a line break."""
+    """Return compact ASCII JSON without a line break; bytes become base64."""
     return _ENCODER.encode(value).encode()
+
+
+def to_base64url(data: bytes) -> str:
+    """Return base64url without padding (RFC 4648 section 5)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 def parse_json_object(text: bytes) -> dict[str, object]:
@@ -83,19 +87,15 @@ class Fields:
         self._values = value
 
     def has(self, name: str) -> bool:
-        """Return whether the field is there and not null."""
-        return self._values.get(name) is not None
-
-    def is_empty(self, name: str) -> bool:
-        """Return whether the field is the empty text, as Go writes an empty `[]byte`."""
-        return self._values.get(name) == ""
+        """Return whether the field is there, and neither null nor empty text (Go's `[]byte`)."""
+        return self._values.get(name) not in (None, "")
 
     def text(self, name: str, *, maximum: int = MAX_TEXT) -> str:
         """Return a text of 1 to `maximum` printable ASCII characters."""
         value = self._required(name)
         if not isinstance(value, str):
             raise self.error(name, "not text")
-        if not 0 < len(value) <= maximum or not value.isascii() or not value.isprintable():
+        if not (0 < len(value) <= maximum and value.isascii() and value.isprintable()):
             raise self.error(name, f"not 1 to {maximum} printable characters")
         return value
 
@@ -154,5 +154,5 @@ def _no_constant(name: str) -> NoReturn:
     raise MessageError(f"{name} is not JSON")
 
 
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=to_base64)
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)

@@ -11,9 +11,7 @@ are read by either enclave.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
-import re
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
-from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import Fields, parse_json_object, to_base64url, to_json
 from foobar_shared.errors import EnvelopeError, MessageError, MessageTooLongError
 
 GCM_NONCE_BYTES: Final = 12  # NIST SP 800-38D section 8.2
@@ -46,7 +44,6 @@ _SALT: Final = b"foobar-service-salt"
 # The longest ciphertext in base64, in JSON beside an ephemeral key and a nonce, in base64url.
 MAX_MESSAGE: Final = (MAX_CIPHERTEXT * 4 // 3 + 512) * 4 // 3
 _LIMIT: Final = f"its plaintext may have {MAX_PLAINTEXT} bytes"
-_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +60,11 @@ class Message:
 
 
 def encrypt(plaintext: bytes, public_key_der: bytes) -> str:
-    """The ciphertext message that only the holder of the private key can read.
-
-    Args:
-        plaintext: any bytes, at most `MAX_PLAINTEXT`.
-        public_key_der: DER SubjectPublicKeyInfo of the attested P-256 key.
-
-    Returns:
-        base64url without padding of `{"e","n","c"}`.
+    """Return the message that only the holder of the private key can read.
 
     Raises:
-        EnvelopeError: the plaintext is too long, or the key is not a P-256 public key.
+        EnvelopeError: the plaintext is longer than `MAX_PLAINTEXT`, or the key is not a P-256
+            public key in DER SubjectPublicKeyInfo.
     """
     if len(plaintext) > MAX_PLAINTEXT:
         raise EnvelopeError(
@@ -92,16 +83,12 @@ def encrypt(plaintext: bytes, public_key_der: bytes) -> str:
 
 
 def decrypt(nonce: bytes, ciphertext: bytes, shared_secret: bytes) -> bytes:
-    """The plaintext of a message, given the 32-byte ECDH shared secret.
+    """Return the plaintext of a message, given the 32-byte ECDH shared secret.
 
     Raises:
         EnvelopeError: it does not decrypt; one text for every cause.
     """
-    if (
-        len(nonce) != GCM_NONCE_BYTES
-        or len(ciphertext) < GCM_TAG_BYTES
-        or len(shared_secret) != SHARED_SECRET_BYTES
-    ):
+    if len(nonce) != GCM_NONCE_BYTES or len(shared_secret) != SHARED_SECRET_BYTES:
         raise EnvelopeError("the message does not decrypt")
     try:
         return AESGCM(_content_encryption_key(shared_secret)).decrypt(nonce, ciphertext, None)
@@ -110,19 +97,13 @@ def decrypt(nonce: bytes, ciphertext: bytes, shared_secret: bytes) -> bytes:
 
 
 def encode_message(message: Message) -> str:
-    """base64url without padding (RFC 4648 section 5) of the message's JSON."""
-    text = to_json(
-        {
-            "e": to_base64(message.ephemeral_key),
-            "n": to_base64(message.nonce),
-            "c": to_base64(message.ciphertext),
-        }
-    )
-    return base64.urlsafe_b64encode(text).rstrip(b"=").decode("ascii")
+    """Return the message's text: base64url without padding of its JSON."""
+    fields = {"e": message.ephemeral_key, "n": message.nonce, "c": message.ciphertext}
+    return to_base64url(to_json(fields))
 
 
 def parse_message(text: str) -> Message:
-    """The ciphertext message that `encrypt` or the original's CLI has written.
+    """Parse a message that `encrypt` or the original's CLI has written.
 
     Raises:
         EnvelopeError: too long, not base64url, not the three fields, a nonce of another length
@@ -146,7 +127,7 @@ def parse_message(text: str) -> Message:
 
 
 def load_p256_public_key(der: bytes) -> ec.EllipticCurvePublicKey:
-    """The P-256 public key whose canonical DER SubjectPublicKeyInfo (RFC 5480) is `der`.
+    """Return the P-256 public key whose canonical DER SubjectPublicKeyInfo (RFC 5480) is `der`.
 
     Raises:
         EnvelopeError: not such a key, on another curve, or not in this one encoding.
@@ -167,12 +148,10 @@ def _content_encryption_key(shared_secret: bytes) -> bytes:
 
 
 def _from_base64url(text: str) -> bytes:
-    if not _BASE64URL.fullmatch(text):
-        raise MessageError("not base64url without padding")
     try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except binascii.Error as error:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
         raise MessageError("not base64url without padding") from error
-    if base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii") != text:
+    if to_base64url(data) != text:
         raise MessageError("not canonical base64url")
     return data

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from foobar_shared import envelope
-from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import Fields, parse_json_object, to_base64url, to_json
 from foobar_shared.envelope import GCM_TAG_BYTES, SHARED_SECRET_BYTES, load_p256_public_key
 from foobar_shared.errors import EnvelopeError, MessageError, MessageTooLongError
 
@@ -34,12 +34,9 @@ ENC_BYTES: Final = 65  # Nenc of DHKEM(P-256): an uncompressed point
 KEY_HINT_BYTES: Final = 8
 
 MAX_CIPHERTEXT: Final = 760 * 1024
-"""Longest ciphertext in bytes.
+"""Longest ciphertext in bytes: one message fits a `compute` request, a line of 1 MiB.
 
-Its message must fit a `compute` request, a line of 1 MiB (1,048,576 bytes), by itself. In base64
-it takes 1,037,656 characters. The rest of the line takes up to 10,607: the shared secret 8,192
-(6,144 bytes), the key's ARN 2,048 (the longest KeyId of the KMS API), the public key 124, `e` 88,
-the challenge 44, names and punctuation 110, the line feed 1.
+In base64 it takes 1,037,656 characters, and the rest of the line up to 10,607.
 """
 
 _PREFIX: Final = bytes(32)
@@ -76,16 +73,9 @@ class SealedMessage:
 def seal(plaintext: bytes, public_key_der: bytes, key_arn: str) -> str:
     """Return the message that only the holder of the private key can open.
 
-    Args:
-        plaintext: any bytes, at most `MAX_PLAINTEXT`.
-        public_key_der: DER SubjectPublicKeyInfo of the attested P-256 key.
-        key_arn: the key's full ARN, as attested.
-
-    Returns:
-        base64url without padding of `{"v":2,"k","e","c"}`.
-
     Raises:
-        EnvelopeError: the plaintext is too long, or the key is not a P-256 public key.
+        EnvelopeError: the plaintext is longer than `MAX_PLAINTEXT`, or the key is not a P-256
+            public key in DER SubjectPublicKeyInfo.
     """
     if len(plaintext) > MAX_PLAINTEXT:
         raise EnvelopeError(
@@ -93,25 +83,17 @@ def seal(plaintext: bytes, public_key_der: bytes, key_arn: str) -> str:
         )
     recipient = load_p256_public_key(public_key_der)
     sealed = _SUITE.encrypt(_PREFIX + plaintext, recipient, _info(key_arn))
-    return encode(
-        SealedMessage(key_hint(public_key_der), sealed[:ENC_BYTES], sealed[ENC_BYTES:]),
-    )
+    hint = key_hint(public_key_der)
+    return encode(SealedMessage(hint, sealed[:ENC_BYTES], sealed[ENC_BYTES:]))
 
 
 def open_message(
     enc: bytes, ciphertext: bytes, dh: bytes, public_key_der: bytes, key_arn: str
 ) -> bytes:
-    """Return the plaintext of a message, given its Diffie-Hellman value.
+    """Return the plaintext of a message, given the 32 bytes `dh` that DeriveSharedSecret returns.
 
-    The work does not depend on `dh` up to the check of the tag, and so takes the same time for a
-    random one.
-
-    Args:
-        enc: the message's `enc`.
-        ciphertext: the message's ciphertext, with its tag.
-        dh: what `DeriveSharedSecret` returns: the x coordinate, 32 bytes.
-        public_key_der: DER SubjectPublicKeyInfo of the key that the message was sealed to.
-        key_arn: this key's full ARN.
+    `public_key_der` and `key_arn` are those that the message was sealed to. The work does not
+    depend on `dh` up to the check of the tag, and so takes the same time for a random one.
 
     Raises:
         EnvelopeError: it does not open, or an argument is malformed; one text for every cause.
@@ -164,16 +146,9 @@ def key_hint(public_key_der: bytes) -> bytes:
 
 
 def encode(message: SealedMessage) -> str:
-    """Return the message's text: base64url without padding (RFC 4648 section 5) of its JSON."""
-    text = to_json(
-        {
-            "v": _VERSION,
-            "k": to_base64(message.hint),
-            "e": to_base64(message.enc),
-            "c": to_base64(message.ciphertext),
-        }
-    )
-    return base64.urlsafe_b64encode(text).rstrip(b"=").decode("ascii")
+    """Return the message's text: base64url without padding of its JSON."""
+    fields = {"v": _VERSION, "k": message.hint, "e": message.enc, "c": message.ciphertext}
+    return to_base64url(to_json(fields))
 
 
 def parse_message(text: str) -> envelope.Message | SealedMessage:
@@ -193,8 +168,7 @@ def parse(text: str) -> SealedMessage | None:
     no further fields, no other order, no padding.
 
     Raises:
-        EnvelopeError: too long, not base64url of JSON, of another format, fields of another
-            length or another spelling, or `e` is not a point on P-256.
+        EnvelopeError: not such a message; the text says what is wrong.
     """
     text = text.translate(_IGNORED)
     if len(text) > MAX_MESSAGE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from foobar_shared.encoding import Fields, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import Fields, parse_json_object, to_json
 from foobar_shared.errors import MessageError
 
 NONCE_BYTES: Final = 32
@@ -34,10 +34,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class CreateKeyRequest:
-    """Asks the enclave to create a KMS key locked to its own PCR0.
-
-    `nonce` is 32 bytes, or None for the original's CLI, which sends none.
-    """
+    """Asks for a KMS key locked to the enclave's own PCR0; `nonce` is 32 bytes or None."""
 
     region: str
     account_id: str
@@ -48,14 +45,14 @@ class CreateKeyRequest:
 
 @dataclass(frozen=True, slots=True)
 class GetAttestationRequest:
-    """Asks for a fresh attestation document that carries the enclave's RSA public key."""
+    """Asks for a document with the enclave's RSA public key; `nonce` is 32 bytes or None."""
 
     nonce: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DecryptRequest:
-    """Hands over what the enclave needs to decrypt a message and count its letters.
+    """Hands over what the enclave needs to decrypt a message of format 1.
 
     `shared_secret` is KMS's `CiphertextForRecipient` (CMS EnvelopedData, BER), `nonce` the 12
     bytes of AES-GCM, `ciphertext` ends in the 16-byte tag, `challenge` is 32 bytes or None.
@@ -69,11 +66,7 @@ class DecryptRequest:
 
 @dataclass(frozen=True, slots=True)
 class ComputeMessage:
-    """One message of format 2 in a compute request.
-
-    `shared_secret` is KMS's `CiphertextForRecipient` (CMS EnvelopedData, BER), `enc` the sender's
-    ephemeral public key (65 bytes), `ciphertext` ends in the 16-byte tag.
-    """
+    """One message of format 2: KMS's `CiphertextForRecipient` for it, `enc` (65 bytes), `c`."""
 
     shared_secret: bytes = field(repr=False)
     enc: bytes
@@ -82,11 +75,10 @@ class ComputeMessage:
 
 @dataclass(frozen=True, slots=True)
 class ComputeRequest:
-    """Hands over what the enclave needs to open messages and compute one result over all of them.
+    """Hands over messages of format 2 for one result over all of them; `challenge` is 32 bytes.
 
     `key_arn` and `public_key` (DER SubjectPublicKeyInfo, P-256) are the attested key's. They come
-    from the parent and need no trust: a message opens under the key alone that it was sealed to.
-    `challenge` is 32 bytes.
+    from the parent and need no trust: a message opens only under the key that it was sealed to.
     """
 
     key_arn: str
@@ -108,7 +100,7 @@ _NAMES: Final[dict[type[Request], RequestName]] = {
 
 @dataclass(frozen=True, slots=True)
 class AttestationResponse:
-    """An enclave's answer: the name of the request it answers and a raw attestation document."""
+    """The name of the request that it answers, and a raw attestation document."""
 
     name: RequestName
     attestation: bytes
@@ -131,7 +123,10 @@ def name_of(request: Request) -> RequestName:
 
 def encode_request(request: Request) -> bytes:
     """Return `request` as a line without line feed. Optional fields that are None are left out."""
-    return to_json({name_of(request): _request_fields(request)})
+    fields = _request_fields(request)
+    return to_json(
+        {name_of(request): {name: value for name, value in fields.items() if value is not None}}
+    )
 
 
 def parse_request(line: bytes) -> Request:
@@ -149,12 +144,13 @@ def parse_request(line: bytes) -> Request:
             "exactly one of createKey, getAttestation, decrypt and compute must be set, "
             + (f"not {' and '.join(given)}" if given else "none is")
         )
-    fields = Fields(given[0], message[given[0]])
-    if given[0] == "createKey":
+    (name,) = given
+    fields = Fields(name, message[name])
+    if name == "createKey":
         return _parse_create_key(fields)
-    if given[0] == "getAttestation":
+    if name == "getAttestation":
         return GetAttestationRequest(nonce=_nonce(fields, "nonce"))
-    if given[0] == "compute":
+    if name == "compute":
         return _parse_compute(fields)
     return DecryptRequest(
         shared_secret=fields.data("sharedSecret"),
@@ -168,7 +164,7 @@ def encode_response(response: Response) -> bytes:
     """Return `response` as a line, without its line feed."""
     if isinstance(response, ErrorResponse):
         return to_json({"error": response.text})
-    return to_json({response.name: {"attestation": to_base64(response.attestation)}})
+    return to_json({response.name: {"attestation": response.attestation}})
 
 
 def parse_response(line: bytes) -> Response:
@@ -178,22 +174,20 @@ def parse_response(line: bytes) -> Response:
         MessageError: anything else than exactly one well-formed response.
     """
     message = parse_json_object(line)
-    given = [name for name in (*_NAMES.values(), "error") if message.get(name) is not None]
-    if len(given) != 1:
-        raise MessageError("a response holds exactly one attestation or error")
     error = message.get("error")
-    if error is not None:
-        if not isinstance(error, str):
-            raise MessageError("error: not text")
-        return ErrorResponse(error)
-    name = next(name for name in _NAMES.values() if name == given[0])
-    return AttestationResponse(name, Fields(name, message[name]).data("attestation"))
+    names = [name for name in _NAMES.values() if message.get(name) is not None]
+    if len(names) + (error is not None) != 1:
+        raise MessageError("a response holds exactly one attestation or error")
+    for name in names:
+        return AttestationResponse(name, Fields(name, message[name]).data("attestation"))
+    if not isinstance(error, str):
+        raise MessageError("error: not text")
+    return ErrorResponse(error)
 
 
 def _request_fields(request: Request) -> dict[str, object]:
-    fields: dict[str, object]
     if isinstance(request, CreateKeyRequest):
-        fields = {
+        return {
             "region": request.region,
             "accountId": request.account_id,
             "awsIamRole": request.role,
@@ -204,33 +198,23 @@ def _request_fields(request: Request) -> dict[str, object]:
             },
             "nonce": request.nonce,
         }
-    elif isinstance(request, GetAttestationRequest):
-        fields = {"nonce": request.nonce}
-    elif isinstance(request, ComputeRequest):
-        fields = {
-            "keyArn": request.key_arn,
-            "publicKey": request.public_key,
-            "messages": [
-                {
-                    "sharedSecret": to_base64(message.shared_secret),
-                    "e": to_base64(message.enc),
-                    "c": to_base64(message.ciphertext),
-                }
-                for message in request.messages
-            ],
-            "challenge": request.challenge,
-        }
-    else:
-        fields = {
+    if isinstance(request, GetAttestationRequest):
+        return {"nonce": request.nonce}
+    if isinstance(request, DecryptRequest):
+        return {
             "sharedSecret": request.shared_secret,
             "nonce": request.nonce,
             "ciphertext": request.ciphertext,
             "challenge": request.challenge,
         }
     return {
-        name: to_base64(value) if isinstance(value, bytes) else value
-        for name, value in fields.items()
-        if value is not None
+        "keyArn": request.key_arn,
+        "publicKey": request.public_key,
+        "messages": [
+            {"sharedSecret": message.shared_secret, "e": message.enc, "c": message.ciphertext}
+            for message in request.messages
+        ],
+        "challenge": request.challenge,
     }
 
 
@@ -266,7 +250,4 @@ def _parse_compute(fields: Fields) -> ComputeRequest:
 
 
 def _nonce(fields: Fields, name: str) -> bytes | None:
-    """Return the 32 bytes in a field, or None where it is absent, null or empty."""
-    if not fields.has(name) or fields.is_empty(name):
-        return None
-    return fields.data(name, length=NONCE_BYTES)
+    return fields.data(name, length=NONCE_BYTES) if fields.has(name) else None

@@ -4,31 +4,22 @@ A program that waits for another must wait longer than the other may take. The a
 end say which waits for which.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 # The enclave's KMS client: one create-key request is one exchange of two calls.
-RELAY_CONNECT: Final = 10.0
-"""From the enclave to the relay."""
-KMS_EXCHANGE: Final = 75.0
-"""All that one create-key request waits for KMS, however slowly the relay hands over bytes."""
+RELAY_CONNECT: Final = 10.0  # from the enclave to the relay
+KMS_EXCHANGE: Final = 75.0  # for both calls together, however slowly the relay hands over bytes
 
 # The enclave's server.
-REQUEST_IDLE: Final = 60.0
-"""Until a line must begin: a connection between two requests."""
-REQUEST_LINE: Final = 10.0
-"""From a line's first byte to its last."""
-ANSWER_WRITE: Final = 10.0
-"""Until the peer must have taken an answer."""
-SERVER_STOP: Final = 5.0
-"""For requests that are being answered when the server is told to stop."""
+REQUEST_IDLE: Final = 60.0  # until a line must begin
+REQUEST_LINE: Final = 10.0  # from a line's first byte to its last
+ANSWER_WRITE: Final = 10.0  # until the peer must have taken an answer
+SERVER_STOP: Final = 5.0  # for requests that are being answered when the server is told to stop
 
 # The command line's connection to the enclave.
 ENCLAVE_CONNECT: Final = 5.0
 ENCLAVE_SEND: Final = 10.0
-ENCLAVE_ANSWER: Final = 90.0
-"""Until an answer must begin; createKey is the slowest request."""
+ENCLAVE_ANSWER: Final = 90.0  # until an answer must begin; createKey is the slowest request
 ENCLAVE_LINE: Final = 10.0
 
 # The command line's own calls: KMS's DeriveSharedSecret, and instance metadata.
@@ -39,8 +30,7 @@ METADATA: Final = 2.0
 
 # The relay.
 RELAY_TARGET_CONNECT: Final = 10.0
-RELAY_IDLE: Final = 300.0
-"""Until a connection over which no byte goes is closed."""
+RELAY_IDLE: Final = 300.0  # until a connection over which no byte goes is closed
 
 # The command line hears the enclave's own reason for a failure, not its own time-out. The last
 # connection to the relay may begin just before the exchange must end.

@@ -5,6 +5,7 @@ Arguments: path of the socket to listen on, and of the relay's; `debug` for a de
 
 from __future__ import annotations
 
+import os
 import sys
 
 from foobar_enclave.main import run
@@ -15,7 +16,8 @@ from tests.foobar_enclave.fakes import PCR0, FakeNsm
 def main() -> None:
     path, relay, *debug = sys.argv[1:]
     nsm = FakeNsm(pcr0=bytes(48) if debug else PCR0)
-    with listen(UnixAddress(path)) as listener:
+    with listen(UnixAddress(f"{path}.new")) as listener:
+        os.rename(f"{path}.new", path)  # noqa: PTH104 - who sees the path can connect
         run(
             nsm=nsm.device,
             listener=listener,

@@ -105,12 +105,6 @@ def test_wycheproof_oaep_vectors_as_content_keys() -> None:
     assert opened == 1
 
 
-@pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 32, 4096])
-def test_content_of_any_length_opens(length: int, rsa_key: rsa.RSAPrivateKey) -> None:
-    content = bytes(length)
-    assert decrypt_enveloped_data(enveloped(content, rsa_key), rsa_key) == content
-
-
 CONTENT_FORMS: dict[str, Callable[[bytes], bytes]] = {
     "indefinite": lambda c: indefinite(0xA0, octets(c)),
     "pieces": lambda c: indefinite(0xA0, octets(c[:7]), octets(b""), octets(c[7:])),
@@ -140,6 +134,7 @@ def test_all_lengths_may_be_definite(
 
 
 CEK = bytes(range(32, 64))
+CONTENT = ber.aes_cbc(CEK, bytes(16), ber.pad(SECRET))
 OTHER_RECIPIENT = definite(0x80, bytes(32))
 HASH = ber.HASH
 SHA1 = sequence(ber.SHA1_OID, ber.NULL)
@@ -183,8 +178,21 @@ STRUCTURES: dict[str, dict[str, bytes]] = {
     "bytes after the wrapper": {"after_wrapper": ber.NULL},
     "no content": {"encrypted_content": indefinite(0xA0)},
     "empty content": {"encrypted_content": definite(0x80)},
-    "content that is no octet string": {"encrypted_content": indefinite(0xA0, ber.NULL)},
-    "content under another tag": {"encrypted_content": definite(0x81, bytes(16))},
+    "content of no whole blocks": {"encrypted_content": definite(0x80, bytes(47))},
+    "content that is text": {"encrypted_content": indefinite(0xA0, definite(0x0C, CONTENT))},
+    "content tagged twice": {"encrypted_content": indefinite(0xA0, definite(0x80, CONTENT))},
+    "nested content": {
+        "encrypted_content": indefinite(0xA0, definite(0x24, octets(CONTENT))),
+    },
+    "nested content of indefinite length": {
+        "encrypted_content": indefinite(0xA0, indefinite(0x24, octets(CONTENT))),
+    },
+    "content without a tag": {"encrypted_content": octets(CONTENT)},
+    "content under another tag": {"encrypted_content": definite(0x81, CONTENT)},
+    "an IV that is not DER": {"algorithm": sequence(ber.AES_256_CBC, b"\x04\x81\x10" + bytes(16))},
+    "a recipient by issuer and serial number": {
+        "identifier": sequence(sequence(definite(0x31)), b"\x02\x01\x01")
+    },
     "no encrypted key": {"encrypted_key": b""},
     "a short encrypted key": {"encrypted_key": bytes(255)},
     "a long encrypted key": {"encrypted_key": bytes(257)},
@@ -196,8 +204,7 @@ STRUCTURES: dict[str, dict[str, bytes]] = {
 def test_what_kms_never_sends_is_refused(
     changes: dict[str, bytes], rsa_key: rsa.RSAPrivateKey
 ) -> None:
-    iv = bytes(16)
-    made = parts(SECRET, rsa_key, cek=CEK, iv=iv, content=ber.aes_cbc(CEK, iv, ber.pad(SECRET)))
+    made = parts(SECRET, rsa_key, cek=CEK, iv=bytes(16), content=CONTENT)
     assert decrypt_enveloped_data(made.message(), rsa_key) == SECRET
     refuse(dataclasses.replace(made, **changes).message(), rsa_key)
 
@@ -219,66 +226,11 @@ def test_each_element_has_its_tag(right: bytes, wrong: bytes, rsa_key: rsa.RSAPr
     refuse(message.replace(right, wrong, 1), rsa_key)
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        lambda content: indefinite(0xA0, definite(0x0C, content)),
-        lambda content: indefinite(0xA0, definite(0x80, content)),
-        lambda content: indefinite(0xA0, definite(0x24, octets(content))),
-        lambda content: indefinite(0xA0, indefinite(0x24, octets(content))),
-        lambda content: definite(0x04, content),
-        lambda content: definite(0x81, content),
-    ],
-    ids=["text", "tagged", "nested", "nested-indefinite", "untagged", "other-tag"],
-)
-def test_content_in_another_form_is_refused(
-    form: Callable[[bytes], bytes], rsa_key: rsa.RSAPrivateKey
-) -> None:
-    made = parts(SECRET, rsa_key)
-    made.encrypted_content = form(made.content)
-    refuse(made.message(), rsa_key)
-
-
-def test_the_algorithms_are_der(rsa_key: rsa.RSAPrivateKey) -> None:
-    made = parts(SECRET, rsa_key)
-    made.algorithm = sequence(ber.AES_256_CBC, b"\x04\x81\x10" + made.iv)
-    refuse(made.message(), rsa_key)
-
-
-def test_the_structures_above_are_refused_for_what_they_change(rsa_key: rsa.RSAPrivateKey) -> None:
-    """What each replaces is, unchanged, the message that opens."""
-    made = parts(SECRET, rsa_key)
-    assert made.message() == ber.Parts(**vars(made)).message()
-    assert decrypt_enveloped_data(made.message(), rsa_key) == SECRET
-    with_algorithm = sequence(ber.AES_256_CBC, octets(made.iv))
-    made.algorithm = with_algorithm
-    made.key_algorithm = sequence(ber.RSAES_OAEP, sequence(OAEP_CORE))
-    assert decrypt_enveloped_data(made.message(), rsa_key) == SECRET
-
-
-def test_a_recipient_named_by_issuer_and_serial_number_is_refused(
-    rsa_key: rsa.RSAPrivateKey,
-) -> None:
-    name = sequence(definite(0x31, sequence(bytes.fromhex("0603550403"), definite(0x0C, b"x"))))
-    refuse(
-        enveloped(SECRET, rsa_key, identifier=sequence(name, b"\x02\x01\x01")),
-        rsa_key,
-    )
-
-
 def test_another_key_is_refused(rsa_key: rsa.RSAPrivateKey) -> None:
     other = rsa.generate_private_key(65537, 2048)
     message = enveloped(SECRET, other)
     assert decrypt_enveloped_data(message, other) == SECRET
     refuse(message, rsa_key)
-
-
-def test_a_message_that_claims_our_key_but_is_encrypted_to_another(
-    rsa_key: rsa.RSAPrivateKey,
-) -> None:
-    other = rsa.generate_private_key(65537, 2048)
-    identifier = definite(0x80, hashlib.sha256(spki(rsa_key)).digest())
-    refuse(enveloped(SECRET, other, identifier=identifier), rsa_key)
 
 
 @pytest.mark.parametrize("length", [0, 16, 24, 31, 33, 64])
@@ -295,14 +247,7 @@ def test_bad_padding_is_refused(end: bytes, rsa_key: rsa.RSAPrivateKey) -> None:
     refuse(enveloped(SECRET, rsa_key, cek=cek, iv=iv, content=content), rsa_key)
 
 
-@pytest.mark.parametrize("size", [0, 16, 32, 4096])
-def test_content_of_the_asked_for_size_opens(size: int, rsa_key: rsa.RSAPrivateKey) -> None:
-    content = bytes(range(256)) * 16
-    message = enveloped(content[:size], rsa_key)
-    assert decrypt_enveloped_data(message, rsa_key, size=size) == content[:size]
-
-
-@pytest.mark.parametrize("size", [1, 15, 17, 31, 33])
+@pytest.mark.parametrize("size", [1, 31])
 def test_a_size_whose_padding_could_be_guessed_is_a_defect(
     size: int, rsa_key: rsa.RSAPrivateKey
 ) -> None:
@@ -310,7 +255,7 @@ def test_a_size_whose_padding_could_be_guessed_is_a_defect(
         decrypt_enveloped_data(enveloped(bytes(size), rsa_key), rsa_key, size=size)
 
 
-@pytest.mark.parametrize("length", [0, 1, 15, 16, 31, 33, 47, 48, 64, 4096])
+@pytest.mark.parametrize("length", [0, 16, 31, 33, 47, 48])
 def test_content_of_another_size_is_refused(length: int, rsa_key: rsa.RSAPrivateKey) -> None:
     refuse(enveloped(bytes(length), rsa_key), rsa_key, size=32)
 
@@ -340,12 +285,6 @@ def test_weakness_8_how_far_a_padding_is_valid_makes_no_way_of_its_own(
             assert decrypt_enveloped_data(message, rsa_key, size=32) == SECRET
         else:
             refuse(message, rsa_key, size=32)
-
-
-def test_content_of_no_whole_blocks_is_refused(rsa_key: rsa.RSAPrivateKey) -> None:
-    made = parts(SECRET, rsa_key)
-    made.content = made.content[:-1]
-    refuse(made.message(), rsa_key)
 
 
 @pytest.mark.parametrize("extra", [b"\0", b"\0\0", b"\x05\x00", b"x" * 100])

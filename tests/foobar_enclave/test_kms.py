@@ -14,13 +14,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from foobar_enclave.errors import (
-    KmsAnswerError,
-    KmsError,
-    KmsRefusedError,
-    KmsUnreachableError,
-    RegionError,
-)
+from foobar_enclave.errors import KmsError
 from foobar_enclave.kms import AMAZON_ROOTS, MAX_RESPONSE, KmsConnector, KmsSession
 from foobar_shared.errors import NameFormatError
 from foobar_shared.timeouts import KMS_EXCHANGE
@@ -99,91 +93,81 @@ def test_no_name_is_looked_up_and_no_network_used(
 
 
 def test_an_unknown_authority_is_refused(kms: FakeKms, tmp_path: Path) -> None:
-    other = Authority.create(tmp_path)
-    for ca_file in (other.ca_file, AMAZON_ROOTS):
-        with pytest.raises(KmsUnreachableError, match="certificate is not valid") as raised:
+    for ca_file in (Authority.create(tmp_path).ca_file, AMAZON_ROOTS):
+        with pytest.raises(KmsError, match="certificate is not valid") as raised:
             create(open_session(kms.connect, ca_file))
         assert not raised.value.may_have_acted
     assert kms.requests == []
 
 
-@pytest.mark.parametrize("host", ["kms.eu-west-1.amazonaws.com", "localhost", "amazonaws.com"])
-def test_a_certificate_for_another_host_is_refused(
-    host: str, authority: Authority, socket_folder: Path
-) -> None:
-    with (
-        FakeKms(str(socket_folder / "kms"), authority.server_context(host)) as kms,
-        pytest.raises(KmsUnreachableError, match="Hostname mismatch") as raised,
-    ):
-        create(open_session(kms.connect, authority.ca_file))
-    assert not raised.value.may_have_acted
-    assert kms.requests == []
-
-
-def test_a_server_without_tls_is_refused(authority: Authority, socket_folder: Path) -> None:
-    with (
-        FakeKms(str(socket_folder / "kms"), None) as kms,
-        pytest.raises(KmsUnreachableError, match="TLS fails") as raised,
-    ):
-        create(open_session(kms.connect, authority.ca_file))
-    assert not raised.value.may_have_acted
-    assert kms.requests == []
-
-
-def test_tls_below_1_2_is_refused(authority: Authority, socket_folder: Path) -> None:
-    context = authority.server_context(HOST)
+def old_tls(context: ssl.SSLContext) -> ssl.SSLContext:
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
+@pytest.mark.parametrize(
+    ("server", "text"),
+    [
+        (lambda ca: ca.server_context("kms.eu-west-1.amazonaws.com"), "Hostname mismatch"),
+        (lambda ca: ca.server_context("amazonaws.com"), "Hostname mismatch"),
+        (lambda _: None, "TLS fails"),
+        (lambda ca: old_tls(ca.server_context(HOST)), "TLS fails: TLSV1_ALERT_PROTOCOL_VERSION"),
+    ],
+    ids=["another region", "a domain above", "no TLS", "TLS 1.1"],
+)
+def test_a_certificate_for_another_host_is_refused(
+    server: Callable[[Authority], ssl.SSLContext | None],
+    text: str,
+    authority: Authority,
+    socket_folder: Path,
+) -> None:
     with (
-        FakeKms(str(socket_folder / "kms"), context) as kms,
-        pytest.raises(KmsUnreachableError, match="TLS fails: TLSV1_ALERT_PROTOCOL_VERSION"),
+        FakeKms(str(socket_folder / "kms"), server(authority)) as kms,
+        pytest.raises(KmsError, match=text) as raised,
     ):
         create(open_session(kms.connect, authority.ca_file))
+    assert not raised.value.may_have_acted
     assert kms.requests == []
 
 
-def test_nobody_listening_is_told(authority: Authority) -> None:
-    def refused() -> socket.socket:
-        raise ConnectionRefusedError(111, "Connection refused")
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "fails: Connection refused"),
+        (TimeoutError("timed out"), "timed out"),
+    ],
+)
+def test_a_relay_that_does_not_connect_is_told(
+    error: OSError, text: str, authority: Authority
+) -> None:
+    def fail() -> socket.socket:
+        raise error
 
-    with pytest.raises(KmsUnreachableError) as raised:
-        create(open_session(refused, authority.ca_file))
+    with pytest.raises(KmsError) as raised:
+        create(open_session(fail, authority.ca_file))
     assert not raised.value.may_have_acted
-    assert str(raised.value) == (
-        "no answer from KMS to CreateKey: the connection over the relay fails: Connection refused"
+    assert (
+        str(raised.value)
+        == f"no answer from KMS to CreateKey: the connection over the relay {text}"
     )
 
 
-def test_a_relay_that_does_not_connect_in_time_is_told(authority: Authority) -> None:
-    def slow() -> socket.socket:
-        raise TimeoutError("timed out")
-
-    with pytest.raises(KmsUnreachableError, match="timed out") as raised:
-        create(open_session(slow, authority.ca_file))
-    assert not raised.value.may_have_acted
-
-
 def test_a_stream_cut_in_the_handshake_is_told(authority: Authority) -> None:
-    ends: list[socket.socket] = []
-
-    def cut() -> socket.socket:
-        near, far = socket.socketpair()
-        ends.append(near)
-        far.close()
-        return near
-
-    with pytest.raises(KmsUnreachableError) as raised:
-        create(open_session(cut, authority.ca_file))
+    near, far = socket.socketpair()
+    far.close()
+    with pytest.raises(KmsError) as raised:
+        create(open_session(lambda: near, authority.ca_file))
     assert not raised.value.may_have_acted
-    assert ends[0].fileno() == -1, "the socket is closed"
+    assert near.fileno() == -1, "the socket is closed"
 
 
 def test_a_relay_that_says_nothing_times_out(authority: Authority) -> None:
     near, far = socket.socketpair()
-    with far, pytest.raises(KmsUnreachableError, match="timed out") as raised:
+    with far, pytest.raises(KmsError, match="timed out") as raised:
         # Each look at the clock takes almost all of the time that is left to the first.
         create(open_session(lambda: near, authority.ca_file, clock=Clock(KMS_EXCHANGE / 2.002)))
     assert not raised.value.may_have_acted
@@ -202,7 +186,7 @@ def test_a_kms_that_does_not_answer_times_out(
     kms.answers["CreateKey"] = hang
     session = open_session(kms.connect, authority.ca_file, clock=clock)
     clock.now = seconds
-    with pytest.raises(KmsUnreachableError, match="timed out") as raised:
+    with pytest.raises(KmsError, match="timed out") as raised:
         create(session)
     done.set()
     assert raised.value.may_have_acted == (seconds < KMS_EXCHANGE)
@@ -219,9 +203,9 @@ def test_a_relay_that_drips_is_cut_at_the_deadline(kms: FakeKms, authority: Auth
 
     kms.answers["CreateKey"] = drip
     session = open_session(kms.connect, authority.ca_file, clock=clock)
-    with pytest.raises(KmsUnreachableError, match="timed out"):
+    with pytest.raises(KmsError, match="timed out"):
         create(session)
-    with pytest.raises(KmsUnreachableError, match="timed out") as raised:
+    with pytest.raises(KmsError, match="timed out") as raised:
         session.get_public_key(KEY_ARN)
     assert not raised.value.may_have_acted, "no further connection is opened"
 
@@ -242,7 +226,7 @@ def test_a_stream_cut_in_the_answer_is_told_and_not_sent_again(
     answer: bytes, kms: FakeKms, authority: Authority
 ) -> None:
     kms.answers["CreateKey"] = lambda _: answer
-    with pytest.raises(KmsUnreachableError, match=r"was cut|fails") as raised:
+    with pytest.raises(KmsError, match=r"was cut|fails") as raised:
         create(open_session(kms.connect, authority.ca_file))
     assert raised.value.may_have_acted
     assert kms.operations == ["CreateKey"]
@@ -261,7 +245,7 @@ def test_create_key_is_sent_once_whatever_kms_says(
     status: int, code: str, kms: FakeKms, authority: Authority
 ) -> None:
     kms.answers["CreateKey"] = lambda _: refusal(code, "try again", status)
-    with pytest.raises(KmsRefusedError) as raised:
+    with pytest.raises(KmsError) as raised:
         create(open_session(kms.connect, authority.ca_file))
     assert raised.value.code == code
     assert raised.value.may_have_acted == (status >= 500)
@@ -272,7 +256,7 @@ def test_a_redirection_is_not_followed(kms: FakeKms, authority: Authority) -> No
     kms.answers["CreateKey"] = lambda _: (
         b"HTTP/1.1 307 X\r\nLocation: https://attacker.example/\r\nContent-Length: 0\r\n\r\n"
     )
-    with pytest.raises(KmsRefusedError, match="refused CreateKey: 307"):
+    with pytest.raises(KmsError, match="refused CreateKey: 307"):
         create(open_session(kms.connect, authority.ca_file))
     assert kms.operations == ["CreateKey"]
 
@@ -294,7 +278,7 @@ def test_an_answer_in_chunks_is_read(kms: FakeKms, authority: Authority) -> None
 
 def test_an_endless_answer_is_bounded(kms: FakeKms, authority: Authority) -> None:
     kms.answers["CreateKey"] = lambda _: (200, {"x": "y" * MAX_RESPONSE})
-    with pytest.raises(KmsAnswerError, match="longer than it may be"):
+    with pytest.raises(KmsError, match="longer than it may be"):
         create(open_session(kms.connect, authority.ca_file))
 
 
@@ -312,22 +296,16 @@ def test_a_fresh_key_that_is_not_known_everywhere_yet_is_asked_for_again(
     assert pauses == [0.25, 0.5, 1.0]
 
 
-def test_asking_again_ends(kms: FakeKms, authority: Authority) -> None:
+@pytest.mark.parametrize(
+    ("code", "asked"), [("NotFoundException", 6), ("AccessDeniedException", 1)]
+)
+def test_asking_again_ends(code: str, asked: int, kms: FakeKms, authority: Authority) -> None:
     pauses: list[float] = []
-    kms.answers["GetPublicKey"] = lambda _: refusal("NotFoundException", "no such key")
-    with pytest.raises(KmsRefusedError, match="NotFoundException: no such key"):
+    kms.answers["GetPublicKey"] = lambda _: refusal(code, "no such key")
+    with pytest.raises(KmsError, match=f"KMS refused GetPublicKey: {code}: no such key"):
         open_session(kms.connect, authority.ca_file, pauses.append).get_public_key(KEY_ARN)
-    assert len(kms.operations) == len(pauses) + 1 == 6
+    assert len(kms.operations) == len(pauses) + 1 == asked
     assert sum(pauses) < 10
-
-
-def test_a_refusal_that_will_not_pass_is_not_asked_again(
-    kms: FakeKms, authority: Authority
-) -> None:
-    kms.answers["GetPublicKey"] = lambda _: refusal("AccessDeniedException", "not authorized")
-    with pytest.raises(KmsRefusedError, match="KMS refused GetPublicKey: AccessDeniedException"):
-        open_session(kms.connect, authority.ca_file).get_public_key(KEY_ARN)
-    assert len(kms.operations) == 1
 
 
 def test_kms_speaks_in_its_own_words_cleaned_and_bounded(
@@ -337,7 +315,7 @@ def test_kms_speaks_in_its_own_words_cleaned_and_bounded(
     kms.answers["CreateKey"] = lambda _: refusal(
         "InvalidSignatureException", f"\x1b[31mline\nline {echo} " + "x" * 5000
     )
-    with pytest.raises(KmsRefusedError) as raised:
+    with pytest.raises(KmsError) as raised:
         create(open_session(kms.connect, authority.ca_file))
     text = str(raised.value)
     assert text.startswith(
@@ -423,7 +401,7 @@ def test_weakness_3_no_environment_or_file_has_any_effect(
     create(session)
     session.get_public_key(KEY_ARN)
     kms.answers["CreateKey"] = lambda _: refusal("KMSInternalException", "once", 500)
-    with pytest.raises(KmsRefusedError):
+    with pytest.raises(KmsError):
         create(session)
     assert kms.operations == ["CreateKey", "GetPublicKey", "CreateKey"]
     for _, _, headers in kms.requests:
@@ -434,16 +412,6 @@ def test_weakness_3_no_environment_or_file_has_any_effect(
     # The SDK opens the file for a connection of its own, which it never makes.
     log = hostile_environment / "keys.log"
     assert not log.exists() or "CLIENT" not in log.read_text()
-
-
-def test_the_hostile_environment_would_have_had_an_effect(hostile_environment: Path) -> None:
-    """What the SDK does with it by itself."""
-    import boto3
-    from botocore.exceptions import BotoCoreError
-
-    with pytest.raises(BotoCoreError):
-        boto3.Session().client("kms")
-    assert hostile_environment.is_dir()
 
 
 def test_an_endpoint_other_than_the_regions_is_not_used(
@@ -480,21 +448,19 @@ def test_each_region_has_one_host(
     "region", ["zz-foo-9", "us-east-99", "us-iso-east-1", "us-isob-east-1", "cn-east-9"]
 )
 def test_a_region_without_kms_is_refused(region: str) -> None:
-    with pytest.raises(RegionError, match="is no region of partition aws"):
+    with pytest.raises(KmsError, match="is no region of partition aws"):
         KmsConnector(no_connection).open(region, CREDENTIALS)
 
 
 INJECTIONS = [
-    "x.attacker.example/", "us-east-1.attacker.example", "us-east-1/", "us-east-1#", "us-east-1?",
-    "us-east-1@attacker.example", "attacker.example:443/us-east-1", "us-east-1\n", " us-east-1",
-    "", "A", "US-EAST-1", "us-east-1\0", "us-east-\u0661", "..", "us-east-1-fips", "fips-us-east-1",
-    "%2e", "us-east-1%2f", "aws-global-1",
+    "x.attacker.example/", "us-east-1#", "attacker.example:443/us-east-1", "us-east-1\n", "",
+    "US-EAST-1", "us-east-1-fips", "fips-us-east-1", "aws-global-1",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("region", INJECTIONS)
 def test_weakness_3_no_region_leads_to_another_host(region: str) -> None:
-    with pytest.raises((NameFormatError, RegionError)):
+    with pytest.raises((NameFormatError, KmsError)):
         KmsConnector(no_connection).open(region, CREDENTIALS)
 
 

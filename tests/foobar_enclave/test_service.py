@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foobar_enclave.errors import KmsRefusedError
+from foobar_enclave.errors import KmsError
 from foobar_enclave.kms import KmsConnector, KmsSession
 from foobar_enclave.service import MAX_KEYS, EnclaveService
 from foobar_shared import envelope
-from foobar_shared.claims import parse_key_claims, parse_result_claims
+from foobar_shared.claims import parse_result_claims
 from foobar_shared.framing import MAX_LINE
 from foobar_shared.messages import (
     AttestationResponse,
@@ -30,7 +30,6 @@ from foobar_shared.messages import (
 )
 from tests.foobar_enclave.ber import enveloped
 from tests.foobar_enclave.fakes import (
-    KEY_ARN,
     NONCE,
     P256,
     P256_KEY,
@@ -38,7 +37,6 @@ from tests.foobar_enclave.fakes import (
     FakeConnector,
     FakeNsm,
     FakeSession,
-    no_connection,
     spki,
 )
 
@@ -90,23 +88,6 @@ def test_get_attestation_carries_nonce_and_public_key_and_nothing_else() -> None
     }
 
 
-def test_the_originals_cli_which_sends_no_nonce_is_answered() -> None:
-    line = b'{"createKey":null,"getAttestation":{},"decrypt":null}'
-    assert attested(make().handle(line), "getAttestation")["nonce"] is None
-
-
-@pytest.mark.parametrize(
-    ("plaintext", "count"), [(b"attack at dawn", 4), (b"", 0), (b"a" * 1000, 1000), (b"AAA", 0)]
-)
-def test_decrypt_counts_and_attests_the_request(plaintext: bytes, count: int) -> None:
-    line = encode_request(decrypt_request(plaintext))
-    fields = attested(make().handle(line + b"\n"), "decrypt")
-    claims = parse_result_claims(fields["user_data"])
-    assert claims.result.count == count
-    assert claims.request_sha256 == hashlib.sha256(line).digest()
-    assert fields["nonce"] == NONCE
-
-
 def test_weakness_9_only_get_attestation_carries_a_public_key_and_each_has_its_type() -> None:
     decrypted = attested(make().handle(encode_request(decrypt_request(b"a"))), "decrypt")
     created = attested(make().handle(encode_request(REQUEST)), "createKey")
@@ -128,11 +109,6 @@ def test_the_hash_is_over_the_line_exactly_as_it_came() -> None:
         claims = parse_result_claims(fields["user_data"])
         assert claims.request_sha256 == hashlib.sha256(line).digest()
         assert claims.request_sha256 != hashlib.sha256(request).digest()
-
-
-def test_create_key_answers_with_the_keys_attestation() -> None:
-    fields = attested(make().handle(encode_request(REQUEST)), "createKey")
-    assert parse_key_claims(fields["user_data"]).key_arn == KEY_ARN
 
 
 def test_a_debug_enclave_refuses_create_key_and_answers_the_others() -> None:
@@ -167,10 +143,10 @@ def test_weakness_13_only_so_many_keys_are_asked_for_at_the_same_time() -> None:
 
 
 def test_a_key_that_fails_makes_room_for_the_next() -> None:
-    refusal = KmsRefusedError("CreateKey", "AccessDeniedException", "not authorized")
+    refusal = KmsError("not authorized")
     service = make(kms=FakeConnector(FakeSession(metadata=refusal)))
     for _ in range(MAX_KEYS + 1):
-        assert "AccessDeniedException" in error(service.handle(encode_request(REQUEST)))
+        assert "not authorized" in error(service.handle(encode_request(REQUEST)))
 
 
 def changed(**changes: bytes) -> bytes:
@@ -205,7 +181,7 @@ def test_weakness_8_every_decryption_failure_has_the_same_answer(line: bytes) ->
     assert make().handle(line) == UNIFORM
 
 
-@pytest.mark.parametrize("length", [0, 1, 11, 13, 16, 1000])
+@pytest.mark.parametrize("length", [0, 11, 13])
 def test_weakness_14_a_nonce_of_another_length_is_a_failure_like_any_other(length: int) -> None:
     service = make()
     assert service.handle(changed(nonce=bytes(length))) == UNIFORM
@@ -237,25 +213,9 @@ def test_a_substitute_secret_never_counts_as_an_answer(monkeypatch: pytest.Monke
     attested(make().handle(encode_request(VALID)), "decrypt")
 
 
-REFUSED = {
-    b"": "not valid JSON",
-    b"\xff": "not valid UTF-8",
-    b"[]": "not a JSON object",
-    b"{}": "exactly one of createKey, getAttestation, decrypt and compute must be set, none is",
-    b'{"getAttestation":{},"decrypt":{}}': "not getAttestation and decrypt",
-    b'{"getAttestation":1}': "getAttestation: not a JSON object",
-    b'{"getAttestation":{"nonce":"AAAA"}}': "getAttestation.nonce: not 32 bytes",
-    b'{"getAttestation":{"nonce":5}}': "getAttestation.nonce: not base64 text",
-    b'{"decrypt":{"sharedSecret":"*"}}': "decrypt.sharedSecret: not valid base64",
-    b'{"decrypt":{"sharedSecret":"AAAA"}}': "decrypt.nonce: missing",
-    b'{"createKey":{"region":1}}': "createKey.credentials: missing",
-    b"[" * 60_000: "nested too deep",
-}
-
-
-@pytest.mark.parametrize("line", REFUSED)
-def test_a_malformed_line_is_told_what_is_wrong(line: bytes) -> None:
-    assert REFUSED[line] in error(make().handle(line))
+def test_a_malformed_line_is_told_what_is_wrong() -> None:
+    line = b'{"getAttestation":{"nonce":"AAAA"}}'
+    assert error(make().handle(line)) == "getAttestation.nonce: not 32 bytes"
 
 
 def test_a_line_over_64_kib_is_refused_before_it_is_parsed() -> None:
@@ -267,17 +227,13 @@ def test_a_line_over_64_kib_is_refused_before_it_is_parsed() -> None:
     attested(make().handle(longest + b"\n"), "getAttestation")
 
 
-def test_errors_of_the_module_are_told() -> None:
+def test_errors_are_told() -> None:
     nsm = FakeNsm()
     nsm.answers["Attestation"] = {"Error": "InputTooLarge"}
     answer = error(make(nsm).handle(encode_request(GetAttestationRequest())))
     assert answer == "the Nitro Secure Module failed at Attestation: InputTooLarge"
-
-
-def test_a_region_that_is_none_is_told_without_the_sdk_being_asked() -> None:
-    kms = KmsConnector(no_connection)
     request = dataclasses.replace(REQUEST, region="x.attacker.example/")
-    answer = error(make(kms=kms).handle(encode_request(request)))
+    answer = error(make().handle(encode_request(request)))
     assert answer == "not a valid AWS region (expected one like us-east-1)"
 
 
@@ -339,14 +295,9 @@ def check_one_line(answer: bytes) -> None:
     parse_response(answer[:-1])
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_get_exactly_one_line(line: bytes) -> None:
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_and_any_json_get_exactly_one_line(line: bytes) -> None:
     check_one_line(SERVICE.handle(line))
-
-
-@given(JSON)
-def test_any_json_gets_exactly_one_line(value: object) -> None:
-    check_one_line(SERVICE.handle(json.dumps(value).encode()))
 
 
 @settings(max_examples=60, deadline=None)
@@ -363,3 +314,4 @@ def test_any_change_of_a_request_gets_exactly_one_line(data: st.DataObject) -> N
 def test_any_plaintext_is_counted(plaintext: bytes) -> None:
     fields = attested(SERVICE.handle(encode_request(decrypt_request(plaintext))), "decrypt")
     assert parse_result_claims(fields["user_data"]).result.count == plaintext.count(b"a")
+    assert fields["nonce"] == NONCE

@@ -22,6 +22,7 @@ from foobar_shared.errors import MessageError
 
 KEY = KeyClaims("id", "arn:aws:kms:us-east-1:1:key/id", b"der", "us-east-1", bytes(32))
 RESULT = ResultClaims(bytes(32), Result(4))
+COMPUTED = ComputeClaims("foobar/count-a/1", KEY.key_arn, bytes(32), 512, Result(4))
 
 
 def changed(claims: KeyClaims | ResultClaims, **fields: object) -> bytes:
@@ -38,16 +39,14 @@ def test_the_originals_fields_come_first_under_their_names() -> None:
     assert RESULT.encode().endswith(b'"count":4,"type":"foobar/decrypt/1"}')
 
 
-@given(st.binary(min_size=1, max_size=200), st.binary(min_size=32, max_size=32))
-def test_key_claims_round_trip(public_key: bytes, policy_sha256: bytes) -> None:
-    claims = KeyClaims("id", "arn", public_key, "us-east-1", policy_sha256)
-    assert parse_key_claims(claims.encode()) == claims
-
-
 @given(st.binary(min_size=32, max_size=32), st.integers(0, 2**32 - 1))
-def test_result_claims_round_trip(request_sha256: bytes, count: int) -> None:
-    claims = ResultClaims(request_sha256, Result(count))
-    assert parse_result_claims(claims.encode()) == claims
+def test_claims_come_back_as_they_were(sha256: bytes, count: int) -> None:
+    key = replace(KEY, policy_sha256=sha256)
+    assert parse_key_claims(key.encode()) == key
+    result = ResultClaims(sha256, Result(count))
+    assert parse_result_claims(result.encode()) == result
+    computed = replace(COMPUTED, messages_sha256=sha256, result=Result(count))
+    assert parse_compute_claims(computed.encode()) == computed
 
 
 @given(st.binary())
@@ -79,10 +78,10 @@ def test_one_purpose_does_not_pass_for_another() -> None:
         parse_result_claims(changed(RESULT, type="foobar/decrypt/2"))
 
 
-@pytest.mark.parametrize("user_data", [None, b""])
-def test_no_user_data(user_data: bytes | None) -> None:
-    with pytest.raises(MessageError, match="no user_data"):
-        parse_key_claims(user_data)
+def test_no_user_data() -> None:
+    for user_data in (None, b""):
+        with pytest.raises(MessageError, match="no user_data"):
+            parse_key_claims(user_data)
 
 
 @pytest.mark.parametrize(
@@ -105,29 +104,10 @@ def test_bad_key_claims(fields: dict[str, object]) -> None:
         parse_key_claims(changed(KEY, **fields))
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"count": None},
-        {"count": True},
-        {"count": -1},
-        {"count": 4.0},
-        {"count": 2**32},
-        {"count": "4"},
-        {"request": None},
-        {"request": "AAAA"},
-    ],
-)
+@pytest.mark.parametrize("fields", [{"count": -1}, {"request": None}, {"request": "AAAA"}])
 def test_bad_result_claims(fields: dict[str, object]) -> None:
     with pytest.raises(MessageError):
         parse_result_claims(changed(RESULT, **fields))
-
-
-COMPUTED = ComputeClaims("foobar/count-a/1", KEY.key_arn, bytes(32), 512, Result(4))
-
-
-def test_compute_claims_come_back_as_they_were() -> None:
-    assert parse_compute_claims(COMPUTED.encode()) == COMPUTED
 
 
 def test_the_largest_compute_claims_fit_user_data() -> None:

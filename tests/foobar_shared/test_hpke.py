@@ -167,34 +167,18 @@ def unopenable(data: bytes, info: bytes = INFO) -> dict[str, object]:
     "changes",
     [
         {"key_arn": ARN[:-1] + "0"},
-        {"key_arn": ""},
         {"key_arn": "\ud800"},
-        {"key_arn": None},
         {"public_key_der": der(OTHER)},
         {"public_key_der": der(OTHER_CURVE)},
         {"public_key_der": PUBLIC + b"\0"},
-        {"public_key_der": POINT},
-        {"public_key_der": b""},
-        {"public_key_der": None},
         {"enc": point(OTHER)},
         {"enc": NEGATED},
-        {"enc": point(OTHER_CURVE)},
         {"enc": GOOD.enc[:-1]},
-        {"enc": GOOD.enc + b"\0"},
-        {"enc": b"\x04" + bytes(64)},
         {"enc": b""},
-        {"enc": None},
         {"dh": bytes(32)},
-        {"dh": derive(GOOD.enc)[:-1]},
-        {"dh": derive(GOOD.enc) + b"\0"},
         {"dh": b""},
-        {"dh": "x" * 32},
-        {"dh": None},
         {"ciphertext": GOOD.ciphertext + b"\0"},
-        {"ciphertext": None},
-        unopenable(b""),
         unopenable(bytes(31)),
-        unopenable(b"attack at dawn" * 3),
         unopenable(bytes(31) + b"\1" + b"attack at dawn"),
         unopenable(b"\x80" + bytes(31) + b"attack at dawn"),
         unopenable(bytes(32) + b"attack at dawn", ARN.encode()),
@@ -227,8 +211,8 @@ def test_malformed_arguments_never_open(enc: bytes, dh: bytes, opens: bool) -> N
             open_message(enc, ciphertext, dh, PUBLIC, ARN)
 
 
-def test_truncated_at_every_length() -> None:
-    for length in range(len(GOOD.ciphertext)):
+def test_a_truncated_ciphertext_is_refused() -> None:
+    for length in (0, 15, 16, 47, 48, len(GOOD.ciphertext) - 1):
         with pytest.raises(EnvelopeError, match="does not decrypt"):
             open_message(GOOD.enc, GOOD.ciphertext[:length], derive(GOOD.enc), PUBLIC, ARN)
 
@@ -331,18 +315,13 @@ def test_formats_are_told_apart() -> None:
         (as_text(dict(reversed(FIELDS.items()))), "one spelling"),
         (as_text(FIELDS | {"x": 1}), "one spelling"),
         (as_text(FIELDS | {"v": 2.0}), "one spelling"),
-        (as_text(FIELDS | {"v": 1}), "format"),
         (as_text(FIELDS | {"v": 3}), "format"),
         (as_text(FIELDS | {"v": None}), "format"),
-        (as_text(FIELDS | {"v": "2"}), "format"),
         (as_text(FIELDS | {"k": b64(bytes(7))}), "k: not 8 bytes"),
-        (as_text(FIELDS | {"k": 1}), "k: not base64 text"),
-        (as_text(FIELDS | {"e": b64(PUBLIC)}), "e: not 65 bytes"),
         (as_text(FIELDS | {"e": b64(b"\x04" + bytes(64))}), "not a point on P-256"),
         (as_text(FIELDS | {"e": b64(b"\x02" + POINT[1:33])}), "e: not 65 bytes"),
         (as_text(FIELDS | {"c": b64(bytes(47))}), "c has 47 bytes"),
         (as_text(FIELDS | {"c": b64(bytes(MAX_CIPHERTEXT + 1))}), "c has"),
-        (as_text(FIELDS | {"c": "AAB="}), "c: not canonical base64"),
         ("A" * (MAX_MESSAGE + 1), "too long for a request"),
     ],
 )
@@ -351,20 +330,16 @@ def test_malformed_messages(text: str, reason: str) -> None:
         parse_message(text)
 
 
-def test_a_message_truncated_at_every_length() -> None:
-    text = encode(GOOD)
-    for length in range(len(text)):
-        with pytest.raises(EnvelopeError):
-            parse_message(text[:length])
-
-
-@given(st.text() | st.text("eyJ2IjoyLCJrIQ", max_size=40))
+@given(
+    st.text()
+    | st.text("eyJ2IjoyLCJrIQ", max_size=40)
+    | st.integers(0, len(encode(GOOD)) - 1).map(lambda length: encode(GOOD)[:length])
+)
 def test_parsing_raises_nothing_else(text: str) -> None:
     with pytest.raises(EnvelopeError):
         parse_message(text)
 
 
-@pytest.mark.parametrize("key", [der(OTHER_CURVE), PUBLIC + b"\0", POINT, b""])
-def test_seals_to_canonical_p256_keys_only(key: bytes) -> None:
-    with pytest.raises(EnvelopeError):
-        seal(b"x", key, ARN)
+def test_seals_to_canonical_p256_keys_only() -> None:
+    with pytest.raises(EnvelopeError, match="not a P-256 public key"):
+        seal(b"x", der(OTHER_CURVE), ARN)

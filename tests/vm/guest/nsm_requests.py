@@ -1,6 +1,6 @@
 """Sends right and wrong requests to the machine's NSM, and prints the answers as JSON.
 
-Bytes are printed in hexadecimal, errors by the name of their exception. The scenario checks them.
+Bytes are printed in hexadecimal, errors by their code. The scenario checks them.
 """
 
 import json
@@ -123,7 +123,7 @@ def _outcome(ask: Callable[[], object]) -> str:
     try:
         return str(ask())
     except NsmError as error:
-        return type(error).__name__
+        return error.code
 
 
 if __name__ == "__main__":

@@ -18,20 +18,20 @@ from tests.vm.machines import Machine
 from tests.vm.scenario.stage import MODULE_IDS, PARENT, PROBE, Stage, now, python
 
 REFUSALS = {
-    "PCR 32": "NsmInvalidIndexError",
-    "PCR 65535": "NsmInvalidIndexError",
-    "PCR 65536": "NsmInvalidIndexError",
-    "PCR -1": "NsmInvalidIndexError",
-    "long user data": "NsmInputTooLargeError",
-    "long nonce": "NsmInputTooLargeError",
-    "long public key": "NsmInputTooLargeError",
-    "longer than a request": "NsmInputTooLargeError",
-    "extend a locked PCR": "NsmReadOnlyIndexError",
-    "lock a locked PCR": "NsmReadOnlyIndexError",
-    "lock 33 PCRs": "NsmInvalidIndexError",
-    "no such request": "NsmInvalidOperationError",
-    "a PCR without number": "NsmInvalidOperationError",
-    "another device": "NsmUnavailableError",
+    "PCR 32": "InvalidIndex",
+    "PCR 65535": "InvalidIndex",
+    "PCR 65536": "InvalidIndex",
+    "PCR -1": "InvalidIndex",
+    "long user data": "InputTooLarge",
+    "long nonce": "InputTooLarge",
+    "long public key": "InputTooLarge",
+    "longer than a request": "InputTooLarge",
+    "extend a locked PCR": "ReadOnlyIndex",
+    "lock a locked PCR": "ReadOnlyIndex",
+    "lock 33 PCRs": "InvalidIndex",
+    "no such request": "InvalidOperation",
+    "a PCR without number": "InvalidOperation",
+    "another device": "InternalError",
 }
 
 
@@ -125,7 +125,7 @@ def test_raw_requests_through_the_ioctl(answers: dict[str, Any], pcrs: dict[int,
 
 def test_a_pcr_is_extended_until_it_is_locked(answers: dict[str, Any]) -> None:
     extended = hashlib.sha384(bytes(48) + asked.USER_DATA).hexdigest()
-    assert answers["lock"] == [extended, cbor2.dumps("LockPCR").hex(), "NsmReadOnlyIndexError"]
+    assert answers["lock"] == [extended, cbor2.dumps("LockPCR").hex(), "ReadOnlyIndex"]
     assert answers["pcr"] == {"lock": True, "data": extended}
 
 
