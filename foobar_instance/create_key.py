@@ -129,14 +129,17 @@ def start_relay(
 
 def _ask(request: CreateKeyRequest, places: Places, progress: Progress) -> bytes:
     target = KmsService(request.region).address
-    with EnclaveClient(places.enclave) as enclave, start_relay(places, target):
+    with EnclaveClient(places.enclave) as enclave, start_relay(places, target) as relay:
         progress.step(f"relay up: {places.relay} to {target}")
         try:
             with progress.waiting("the enclave creates a key in KMS"):
                 return enclave.ask(request)
-        except EnclaveRefusedError:
-            # The place to append why the relay could not reach KMS, where it knows.
-            raise
+        except EnclaveRefusedError as error:
+            if relay.last_failure is None:
+                raise
+            # The enclave sees only a cut connection.
+            text = f"{error}; the relay can't reach {one_line(relay.last_failure)}"
+            raise EnclaveRefusedError(text) from error
         except (EnclaveUnavailableError, KeyboardInterrupt):
             # The enclave goes on by itself, and nobody will hear which key it has made.
             progress.warn(_PERHAPS_A_KEY)

@@ -22,7 +22,7 @@ from foobar_instance.errors import (
 )
 from foobar_instance.metadata import InstanceIdentity
 from foobar_instance.trust import Trust
-from foobar_shared.addresses import Address, TcpAddress, UnixAddress, VsockAddress, listen
+from foobar_shared.addresses import Address, TcpAddress, UnixAddress, VsockAddress, connect, listen
 from foobar_shared.claims import KeyClaims, ResultClaims
 from foobar_shared.key_policy import key_policy, policy_sha256
 from foobar_shared.messages import (
@@ -272,6 +272,26 @@ def test_the_enclaves_refusal(job: Job) -> None:
     answer = encode_response(ErrorResponse("KMS refused CreateKey"))
     job.refused("refused createKey: KMS refused", lambda _: answer, kind=EnclaveRefusedError)
     assert job.told.warnings == []
+
+
+def test_the_relays_reason_stands_beside_the_enclaves(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"https://127.0.0.1:{port}")
+        with answering(job.enclave) as unused:
+            relay = UnixAddress(f"{unused.path}r")
+
+            def cut(_: bytes) -> bytes:
+                with connect(relay, seconds=5) as kms:
+                    assert kms.recv(1) == b""
+                return encode_response(ErrorResponse("no answer from KMS: Broken pipe"))
+
+            words = f"Broken pipe; the relay can't reach 127.0.0.1:{port}: Connection refused$"
+            with answering(cut) as enclave, pytest.raises(EnclaveRefusedError, match=words):
+                job.run_at(enclave, relay)
 
 
 def test_a_key_that_was_perhaps_made_is_spoken_of(job: Job) -> None:
