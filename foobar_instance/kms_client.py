@@ -7,11 +7,13 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-import boto3
+import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.session import Session
 
 from foobar_instance.errors import KmsRequestError, KmsStaleAttestationError
+from foobar_instance.metadata import without_proxies
 from foobar_instance.terminal import one_line
 from foobar_shared.addresses import TcpAddress
 from foobar_shared.messages import MAX_ENVELOPED_DATA
@@ -52,7 +54,11 @@ class KmsService:
             KmsRequestError: the SDK's configuration is unusable.
         """
         try:
-            self._client: KMSClient = boto3.client("kms", region_name=region, config=_CONFIG)
+            self._session = Session()
+            session = boto3.session.Session(region_name=region, botocore_session=self._session)
+            with without_proxies():
+                self._session.get_component("credential_provider")
+            self._client: KMSClient = session.client("kms", config=_CONFIG)
         except (BotoCoreError, ValueError) as error:
             raise KmsRequestError(f"the AWS SDK can't be set up: {one_line(error)}") from error
 
