@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -35,6 +36,8 @@ _TOO_OLD: Final = re.compile(
     r"(?=.*attestation)(?=.*\b(?:age|old|older|expired|stale|fresh|minutes?)\b)",
     re.IGNORECASE | re.DOTALL,
 )
+# The enclave's TLS is for kms.<region>.<suffix> alone.
+_OTHER_HOSTS: Final = ("use_fips_endpoint", "use_dualstack_endpoint")
 _CREDENTIALS_HINT: Final = (
     "; run this on the parent instance, or give the AWS SDK credentials of its role"
 )
@@ -67,8 +70,17 @@ class KmsService:
         """Return where the relay connects to: the endpoint that the SDK has chosen.
 
         Raises:
-            KmsRequestError: the endpoint that the SDK was given has no such port.
+            KmsRequestError: the endpoint that the SDK was given has no such port, or is one whose
+                certificate the enclave does not accept.
         """
+        for setting in _OTHER_HOSTS:
+            if self._session.get_config_variable(setting):
+                variable = f"AWS_{setting.upper()}"
+                where = variable if variable in os.environ else f"{setting} in the AWS config file"
+                raise KmsRequestError(
+                    f"{where} is set, but the enclave talks only to KMS's standard endpoint in the "
+                    "region: create the key without it (decrypt may use it)"
+                )
         endpoint = urlsplit(self._client.meta.endpoint_url)
         try:
             port = endpoint.port or _HTTPS_PORT
