@@ -135,6 +135,7 @@ def test_no_two_nonces_are_alike(job: Job) -> None:
     assert first.nonce != second.nonce
 
 
+ORIGINAL = b'{"keyId":"%s","pubKey":"AAAA","Region":"us-east-1"}' % KEY_ID.encode()
 OLD_ID = "01234567-89ab-4cde-8f01-23456789abcd"
 
 
@@ -245,6 +246,17 @@ def test_a_key_that_is_not_accepted_is_named(job: Job, changes: dict[str, object
     text = job.refused("the answer names the key")
     assert text.count(KEY_ARN) == 1
     assert text.endswith(f"names the key {KEY_ARN}: {DELETE}")
+
+
+@pytest.mark.parametrize("nonce", [None, b""])
+def test_the_originals_enclave_is_told_from_a_replay_and_its_key_is_named(
+    job: Job, nonce: bytes | None
+) -> None:
+    job.enclave.user_data = ORIGINAL.replace(b"}", b',"keyArn":5}') if nonce is None else ORIGINAL
+    job.enclave.key_nonce = lambda _: nonce
+    text = job.refused("from the original's enclave or an older one: build and run")
+    assert "replays" not in text
+    assert text.endswith(f"names the key {KEY_ID}: {DELETE}")
 
 
 def test_a_key_whose_attestation_can_not_be_saved_is_named(job: Job) -> None:

@@ -206,20 +206,19 @@ def test_another_endpoint(monkeypatch: pytest.MonkeyPatch, url: str, address: Tc
 
 @pytest.mark.parametrize("setting", ["use_fips_endpoint", "use_dualstack_endpoint"])
 def test_the_enclave_talks_to_the_standard_endpoint_only(
-    kms: FakeKms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str
 ) -> None:
     variable = f"AWS_{setting.upper()}"
     monkeypatch.setenv(variable, "true")
     with pytest.raises(KmsRequestError, match=f"^{variable} is set.* without it"):
         _ = KmsService(REGION).address
     monkeypatch.setenv(variable, "false")
-    assert KmsService(REGION).address.host == "127.0.0.1"
+    assert KmsService(REGION).address.host == f"kms.{REGION}.amazonaws.com"
     monkeypatch.delenv(variable)
     (tmp_path / "config").write_text(f"[default]\n{setting} = true\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     with pytest.raises(KmsRequestError, match=f"^{setting} in the AWS config file is set"):
         _ = KmsService(REGION).address
-    monkeypatch.delenv("AWS_ENDPOINT_URL_KMS")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     monkeypatch.setattr("time.sleep", lambda _: None)
     refused("KMS can't be asked: Failed to connect to proxy")  # tried all the same
