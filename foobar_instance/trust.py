@@ -58,6 +58,8 @@ _NO_NONCE: Final = (
     "run the enclave image of this version"
 )
 
+_FOREIGN_KEY: Final = "it was made by the original's enclave or another program: make a key with this one's create-key"
+
 
 @dataclass(frozen=True, slots=True)
 class Trust:
@@ -132,6 +134,9 @@ def key_claims(attestation: Attestation, what: str) -> KeyClaims:
     """
     try:
         claims = parse_key_claims(attestation.user_data)
+    except MessageError as error:
+        raise NotVerifiedError(f"{what} does not attest a key: {error}; {_FOREIGN_KEY}") from error
+    try:
         load_p256_public_key(claims.public_key)
         arn = _KEY_ARN.fullmatch(claims.key_arn)
         if arn is None:

@@ -328,7 +328,8 @@ def test_the_attested_key(sign: Signer) -> None:
     "user_data", [None, b"", b"{}", b"hello", b"[" * 1000, ResultClaims(bytes(32), 4).encode()]
 )
 def test_claims_of_another_type(sign: Signer, user_data: bytes | None) -> None:
-    refused_claims(sign, sign(user_data))
+    text = refused_claims(sign, sign(user_data))
+    assert text.endswith("another program: make a key with this one's create-key")
 
 
 @pytest.mark.parametrize(
