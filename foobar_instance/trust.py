@@ -58,7 +58,10 @@ _NO_NONCE: Final = (
     "run the enclave image of this version"
 )
 
-_FOREIGN_KEY: Final = "it was made by the original's enclave or another program: make a key with this one's create-key"
+_FOREIGN_KEY: Final = (
+    "it was made by the original's enclave or another program: make a key with this one's "
+    "create-key"
+)
 
 
 @dataclass(frozen=True, slots=True)
