@@ -11,6 +11,7 @@ from foobar_enclave.errors import (
     EnclaveError,
     KmsError,
     NsmError,
+    SandboxError,
     UnattestedKeyError,
     one_line,
 )
@@ -29,6 +30,7 @@ from foobar_shared.key_policy import (
 from foobar_shared.messages import CreateKeyRequest
 
 _KEY_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_SANDBOX_PCR: Final = 17
 _ASKED_FOR: Final = {"KeySpec": "ECC_NIST_P256", "KeyUsage": "KEY_AGREEMENT"}
 
 
@@ -36,13 +38,14 @@ def create_key(request: CreateKeyRequest, *, nsm: NsmDevice, kms: KmsConnector) 
     """Return an attestation document (raw COSE_Sign1) whose `user_data` are a new key's claims.
 
     Raises:
-        DebugModeError: the enclave runs in debug mode; nothing was asked of KMS.
+        DebugModeError, SandboxError: PCR0 would not protect the key; nothing was asked of KMS.
         NameFormatError: what the request names is not of AWS's form.
         KmsError: KMS has made no key, or the region has no KMS.
         UnattestedKeyError: KMS has made a key, which the text names; what followed failed.
-        NsmError: the module did not tell PCR0.
+        NsmError: the module did not tell PCR0 or PCR17.
     """
     pcr0 = _own_pcr0(nsm)
+    _refuse_sandbox(nsm)
     policy = key_policy(
         region=request.region, account_id=request.account_id, role=request.role, pcr0=pcr0
     )
@@ -78,6 +81,21 @@ def _own_pcr0(nsm: NsmDevice) -> bytes:
             "start it without --debug-mode"
         )
     return pcr0
+
+
+def _refuse_sandbox(nsm: NsmDevice) -> None:
+    """Refuse a Nitro Sandbox: AWS's guest image makes PCR0, and PCR17 tells the workloads apart."""
+    try:
+        pcr = nsm.describe_pcr(_SANDBOX_PCR)
+    except NsmError as error:
+        if error.code != "InvalidIndex":
+            raise
+        return  # a module with fewer PCRs
+    if pcr.lock and any(pcr.data):
+        raise SandboxError(
+            "this is a Nitro Sandbox (PCR17 is locked and not zero), so any workload with the same "
+            "guest image could use the key: run this service in a Nitro Enclave"
+        )
 
 
 def _check_metadata(request: CreateKeyRequest, metadata: Mapping[str, object]) -> tuple[str, str]:

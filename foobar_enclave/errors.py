@@ -58,6 +58,10 @@ class DebugModeError(EnclaveError):
     """The enclave runs in debug mode, where its memory is not protected."""
 
 
+class SandboxError(EnclaveError):
+    """The program runs in a Nitro Sandbox, where PCR0 does not measure it."""
+
+
 class KmsError(EnclaveError):
     """AWS KMS did not do what it was asked.
 

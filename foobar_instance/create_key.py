@@ -30,7 +30,8 @@ from foobar_instance.metadata import InstanceIdentity, read_identity
 from foobar_instance.terminal import Progress, one_line
 from foobar_instance.trust import Trust, key_claims
 from foobar_shared.addresses import Address, TcpAddress, VsockAddress, listen
-from foobar_shared.claims import KeyClaims, parse_key_claims
+from foobar_shared.claims import KeyClaims
+from foobar_shared.encoding import Fields, parse_json_object
 from foobar_shared.errors import MessageError
 from foobar_shared.key_policy import is_debug_mode, key_policy, policy_sha256
 from foobar_shared.messages import NONCE_BYTES, CreateKeyRequest
@@ -129,14 +130,17 @@ def start_relay(
 
 def _ask(request: CreateKeyRequest, places: Places, progress: Progress) -> bytes:
     target = KmsService(request.region).address
-    with EnclaveClient(places.enclave) as enclave, start_relay(places, target):
+    with EnclaveClient(places.enclave) as enclave, start_relay(places, target) as relay:
         progress.step(f"relay up: {places.relay} to {target}")
         try:
             with progress.waiting("the enclave creates a key in KMS"):
                 return enclave.ask(request)
-        except EnclaveRefusedError:
-            # The place to append why the relay could not reach KMS, where it knows.
-            raise
+        except EnclaveRefusedError as error:
+            if relay.last_failure is None:
+                raise
+            # The enclave sees only a cut connection.
+            text = f"{error}; the relay can't reach {one_line(relay.last_failure)}"
+            raise EnclaveRefusedError(text) from error
         except (EnclaveUnavailableError, KeyboardInterrupt):
             # The enclave goes on by itself, and nobody will hear which key it has made.
             progress.warn(_PERHAPS_A_KEY)
@@ -148,11 +152,11 @@ def _name_for_old(path: Path) -> Path | None:
     if not os.path.lexists(path):
         return None
     try:
-        claims = _unverified_claims(read_file(path, limit=MAX_DOCUMENT))
+        key = _unverified_key(read_file(path, limit=MAX_DOCUMENT))
     except FileError:
-        claims = None
+        key = None
     # The id becomes part of a path, and anybody may have written the old document.
-    key_ids = [claims.key_id] if claims and _KEY_ID.fullmatch(claims.key_id) else []
+    key_ids = [key.key_id] if key and _KEY_ID.fullmatch(key.key_id) else []
     names = itertools.chain(key_ids, map(str, itertools.count(1)))
     kept = (path.with_name(f"{path.stem}.{name}{path.suffix}") for name in names)
     return next(name for name in kept if not os.path.lexists(name))
@@ -160,21 +164,35 @@ def _name_for_old(path: Path) -> Path | None:
 
 def _with_the_keys_name(error: InstanceError, document: bytes) -> InstanceError:
     """Return the same error, with the name of the key that costs money if the enclave made it."""
-    claims = _unverified_claims(document)
-    if claims is None:
+    key = _unverified_key(document)
+    if key is None:
         return error
     return type(error)(
-        f"{error}; the answer names the key {one_line(claims.key_arn)}: if it was made just now, "
+        f"{error}; the answer names the key {one_line(key.name)}: if it was made just now, "
         "schedule its deletion in KMS"
     )
 
 
-def _unverified_claims(document: bytes) -> KeyClaims | None:
-    """Return the key that a document names. It may name any key, even one that is in use."""
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """The id of a key, and its ARN or, where there is none, its id again."""
+
+    key_id: str
+    name: str
+
+
+def _unverified_key(document: bytes) -> _Key | None:
+    """Return the key that a document names. It may name any key, even one that is in use.
+
+    All that counts is that the key can be found: the original's enclave gives the id alone.
+    """
     try:
-        return parse_key_claims(parse_attestation(document).user_data)
+        values = parse_json_object(parse_attestation(document).user_data or b"")
+        key_id = Fields("", values).text("keyId")
     except (AttestationError, MessageError):
         return None
+    arn = values.get("keyArn")
+    return _Key(key_id, arn if arn and isinstance(arn, str) else key_id)
 
 
 def _check_answers_request(claims: KeyClaims, identity: InstanceIdentity, pcr0: bytes) -> None:

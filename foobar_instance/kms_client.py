@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-import boto3
+import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.session import Session
 
 from foobar_instance.errors import KmsRequestError, KmsStaleAttestationError
+from foobar_instance.metadata import without_proxies
 from foobar_instance.terminal import one_line
 from foobar_shared.addresses import TcpAddress
 from foobar_shared.messages import MAX_ENVELOPED_DATA
@@ -28,6 +31,8 @@ _TOO_OLD: Final = re.compile(
     r"(?=.*attestation)(?=.*\b(?:age|old|older|expired|stale|fresh|minutes?)\b)",
     re.IGNORECASE | re.DOTALL,
 )
+# The enclave's TLS is for kms.<region>.<suffix> alone.
+_OTHER_HOSTS: Final = ("use_fips_endpoint", "use_dualstack_endpoint")
 _CREDENTIALS_HINT: Final = (
     "; run this on the parent instance, or give the AWS SDK credentials of its role"
 )
@@ -54,7 +59,11 @@ class KmsService:
             retries={"total_max_attempts": DERIVE_ATTEMPTS, "mode": "adaptive"},
         )
         try:
-            self._client: KMSClient = boto3.client("kms", region_name=region, config=config)
+            self._session = Session()
+            session = boto3.session.Session(region_name=region, botocore_session=self._session)
+            with without_proxies():
+                self._session.get_component("credential_provider")
+            self._client: KMSClient = session.client("kms", config=config)
         except (BotoCoreError, ValueError) as error:
             raise KmsRequestError(f"the AWS SDK can't be set up: {one_line(error)}") from error
 
@@ -63,8 +72,17 @@ class KmsService:
         """Return where the relay connects to: the endpoint that the SDK has chosen.
 
         Raises:
-            KmsRequestError: the endpoint that the SDK was given has no such port.
+            KmsRequestError: the endpoint that the SDK was given has no such port, or is one whose
+                certificate the enclave does not accept.
         """
+        for setting in _OTHER_HOSTS:
+            if self._session.get_config_variable(setting):
+                variable = f"AWS_{setting.upper()}"
+                where = variable if variable in os.environ else f"{setting} in the AWS config file"
+                raise KmsRequestError(
+                    f"{where} is set, but the enclave talks only to KMS's standard endpoint in the "
+                    "region: create the key without it (decrypt may use it)"
+                )
         endpoint = urlsplit(self._client.meta.endpoint_url)
         try:
             port = endpoint.port or _HTTPS_PORT

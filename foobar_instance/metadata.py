@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,6 +55,23 @@ class _Fetcher(IMDSFetcher):
         return Fields("", parse_json_object(response.content)).text("InstanceProfileArn")
 
 
+@contextmanager
+def without_proxies() -> Iterator[None]:
+    """Have the SDK's metadata fetchers ignore proxies; they choose one when they are made.
+
+    A proxy would see the role's credentials in clear.
+    """
+    before = os.environ.get("no_proxy")
+    os.environ["no_proxy"] = "*"  # outweighs NO_PROXY
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["no_proxy"]
+        else:
+            os.environ["no_proxy"] = before
+
+
 def read_identity(role: str) -> InstanceIdentity:
     """Read region, account and credentials of the instance's role, which must be `role`.
 
@@ -61,9 +81,10 @@ def read_identity(role: str) -> InstanceIdentity:
     """
     try:
         config = _config(Session())
-        fetcher = _Fetcher(timeout=_SECONDS, num_attempts=_ATTEMPTS, config=config)
-        regions = InstanceMetadataRegionFetcher(_SECONDS, _ATTEMPTS, config=config)
-        credentials = InstanceMetadataFetcher(_SECONDS, _ATTEMPTS, config=config)
+        with without_proxies():
+            fetcher = _Fetcher(timeout=_SECONDS, num_attempts=_ATTEMPTS, config=config)
+            regions = InstanceMetadataRegionFetcher(_SECONDS, _ATTEMPTS, config=config)
+            credentials = InstanceMetadataFetcher(_SECONDS, _ATTEMPTS, config=config)
     except BotoCoreError as error:  # an unknown profile, a broken file, an endpoint that is none
         raise MetadataError(f"the AWS SDK can't be set up: {one_line(error)}") from error
     try:

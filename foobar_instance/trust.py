@@ -18,9 +18,11 @@ from foobar_instance.attestation import (
     AttestationError,
     Measurements,
     MeasurementsError,
+    NonceMismatch,
     Partition,
     Verifier,
     packaged_root,
+    parse_attestation,
 )
 from foobar_instance.errors import NotVerifiedError, UsageError
 from foobar_instance.files import read_file
@@ -51,6 +53,16 @@ _HINTS: Final = {
     "age": "check the clock of this machine",
     "nonce": "somebody replays old answers, or answers in the enclave's place",
 }
+
+_NO_NONCE: Final = (
+    "it carries no nonce at all, so it is from the original's enclave or an older one: build and "
+    "run the enclave image of this version"
+)
+
+_FOREIGN_KEY: Final = (
+    "it was made by the original's enclave or another program: make a key with this one's "
+    "create-key"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +113,18 @@ class Trust:
                 max_age=MAX_AGE if now else None,
                 allow_debug=self.allow_debug,
             )
+        except NonceMismatch as error:
+            hint = None if parse_attestation(document).nonce else _NO_NONCE
+            raise refusal(what, error, hint) from error
         except AttestationError as error:
             raise refusal(what, error) from error
         _log.debug("%s verifies: %s at %s", what, attestation.module_id, attestation.timestamp)
         return attestation
 
 
-def refusal(what: str, error: AttestationError) -> NotVerifiedError:
+def refusal(what: str, error: AttestationError, hint: str | None = None) -> NotVerifiedError:
     """Return the error that says which document broke which rule, and what to do."""
-    hint = _HINTS.get(error.rule)
+    hint = hint or _HINTS.get(error.rule)
     return NotVerifiedError(
         f"{what} does not verify: {error} (rule {error.rule})" + (f"; {hint}" if hint else "")
     )
@@ -123,6 +138,9 @@ def key_claims(attestation: Attestation, what: str) -> KeyClaims:
     """
     try:
         claims = parse_key_claims(attestation.user_data)
+    except MessageError as error:
+        raise NotVerifiedError(f"{what} does not attest a key: {error}; {_FOREIGN_KEY}") from error
+    try:
         load_p256_public_key(claims.public_key)
         arn = _KEY_ARN.fullmatch(claims.key_arn)
         if arn is None:

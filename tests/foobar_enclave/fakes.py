@@ -38,6 +38,7 @@ class FakeNsm:
 
     def __init__(self, pcr0: bytes = PCR0) -> None:
         self.pcrs = {index: bytes(48) for index in range(32)} | {0: pcr0}
+        self.locked = set(range(16))
         self.requests: list[bytes] = []
         self.answers: dict[str, object] = {}
 
@@ -47,11 +48,14 @@ class FakeNsm:
         name, fields = (decoded, {}) if isinstance(decoded, str) else next(iter(decoded.items()))
         if name in self.answers:
             return cbor2.dumps(self.answers[name])
+        if name == "DescribePCR" and fields["index"] not in self.pcrs:
+            return cbor2.dumps({"Error": "InvalidIndex"})
         return cbor2.dumps({name: self._answer(name, fields)})
 
     def _answer(self, name: str, fields: dict[str, int]) -> dict[str, object]:
         if name == "DescribePCR":
-            return {"data": self.pcrs[fields["index"]], "lock": fields["index"] < 16}
+            index = fields["index"]
+            return {"data": self.pcrs[index], "lock": index in self.locked}
         if name == "GetRandom":
             return {"random": bytes(range(256))}
         assert name == "Attestation"

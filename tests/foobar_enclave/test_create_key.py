@@ -14,6 +14,7 @@ from foobar_enclave.errors import (
     DebugModeError,
     KmsError,
     NsmError,
+    SandboxError,
     UnattestedKeyError,
 )
 from foobar_shared.claims import KeyClaims, parse_key_claims
@@ -103,6 +104,35 @@ def test_weakness_2_a_debug_enclave_makes_no_key() -> None:
     assert connector.opened == []
     assert session.created == []
     assert nsm.names == ["DescribePCR"]
+
+
+def test_a_sandbox_makes_no_key(nsm: FakeNsm) -> None:
+    connector = FakeConnector(FakeSession())
+    nsm.pcrs[17] = b"\1" * 48
+    nsm.locked.add(17)
+    with pytest.raises(SandboxError, match=r"Nitro Sandbox .*run this service in a Nitro Enclave"):
+        create_key(REQUEST, nsm=nsm.device, kms=connector)
+    assert connector.opened == []
+
+
+@pytest.mark.parametrize(
+    ("data", "locked"), [(bytes(48), True), (b"\1" * 48, False), (None, False)]
+)
+def test_a_pcr17_that_is_zero_unlocked_or_missing_is_no_sandbox(
+    data: bytes | None, locked: bool, nsm: FakeNsm
+) -> None:
+    nsm.locked |= {17} if locked else set()
+    if data is None:
+        del nsm.pcrs[17]
+    else:
+        nsm.pcrs[17] = data
+    assert run(nsm)["nonce"] == NONCE
+
+
+def test_a_module_that_does_not_tell_pcr17_makes_no_key(nsm: FakeNsm) -> None:
+    nsm.pcrs[17] = b""
+    with pytest.raises(NsmError, match="data"):
+        run(nsm)
 
 
 @pytest.mark.parametrize("pcr0", [b"\1" * 32, b"\1" * 64])

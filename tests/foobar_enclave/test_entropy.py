@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from foobar_enclave.entropy import RNDADDENTROPY, feed_kernel_pool
+from foobar_enclave.entropy import RNDADDENTROPY, RNDRESEEDCRNG, feed_kernel_pool
 from foobar_enclave.errors import EntropyError, NsmError
 from tests.foobar_enclave.fakes import FakeNsm
 
@@ -21,11 +21,40 @@ def test_the_seed_is_credited_where_that_is_allowed(nsm: FakeNsm, tmp_path: Path
         device=str(device),
         ioctl=lambda _, number, info: calls.append((number, info)),
     )
-    ((number, info),) = calls
+    (number, info), (reseed, _) = calls
+    assert reseed == RNDRESEEDCRNG == 0x5207
     assert number == RNDADDENTROPY == 0x40085203
     assert struct.unpack("=ii", info[:8]) == (2048, 256)
     assert info[8:] == bytes(range(256))
     assert device.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("code", "passes"),
+    [
+        (errno.ENOTTY, True),
+        (errno.EINVAL, True),
+        (errno.ENODATA, True),
+        (errno.EPERM, False),
+        (errno.EIO, False),
+    ],
+)
+def test_only_a_kernel_without_reseeding_is_excused(
+    nsm: FakeNsm, tmp_path: Path, code: int, passes: bool
+) -> None:
+    device = tmp_path / "random"
+    device.touch()
+
+    def ioctl(_descriptor: int, number: int, _info: bytes) -> None:
+        if number == RNDRESEEDCRNG:
+            raise OSError(code, os.strerror(code))
+
+    if passes:
+        feed_kernel_pool(nsm.device, device=str(device), ioctl=ioctl)
+    else:
+        with pytest.raises(EntropyError, match=os.strerror(code)):
+            feed_kernel_pool(nsm.device, device=str(device), ioctl=ioctl)
+    assert device.read_bytes() == b""  # the seed went in by the ioctl
 
 
 def test_elsewhere_it_is_mixed_in_by_a_write(nsm: FakeNsm, tmp_path: Path) -> None:

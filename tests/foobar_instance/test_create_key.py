@@ -22,7 +22,7 @@ from foobar_instance.errors import (
 )
 from foobar_instance.metadata import InstanceIdentity
 from foobar_instance.trust import Trust
-from foobar_shared.addresses import Address, TcpAddress, UnixAddress, VsockAddress, listen
+from foobar_shared.addresses import Address, TcpAddress, UnixAddress, VsockAddress, connect, listen
 from foobar_shared.claims import KeyClaims, ResultClaims
 from foobar_shared.computation import Result
 from foobar_shared.key_policy import key_policy, policy_sha256
@@ -136,6 +136,7 @@ def test_no_two_nonces_are_alike(job: Job) -> None:
     assert first.nonce != second.nonce
 
 
+ORIGINAL = b'{"keyId":"%s","pubKey":"AAAA","Region":"us-east-1"}' % KEY_ID.encode()
 OLD_ID = "01234567-89ab-4cde-8f01-23456789abcd"
 
 
@@ -248,6 +249,17 @@ def test_a_key_that_is_not_accepted_is_named(job: Job, changes: dict[str, object
     assert text.endswith(f"names the key {KEY_ARN}: {DELETE}")
 
 
+@pytest.mark.parametrize("nonce", [None, b""])
+def test_the_originals_enclave_is_told_from_a_replay_and_its_key_is_named(
+    job: Job, nonce: bytes | None
+) -> None:
+    job.enclave.user_data = ORIGINAL.replace(b"}", b',"keyArn":5}') if nonce is None else ORIGINAL
+    job.enclave.key_nonce = lambda _: nonce
+    text = job.refused("from the original's enclave or an older one: build and run")
+    assert "replays" not in text
+    assert text.endswith(f"names the key {KEY_ID}: {DELETE}")
+
+
 def test_a_key_whose_attestation_can_not_be_saved_is_named(job: Job) -> None:
     def answer(line: bytes) -> bytes:
         job.saved.parent.rmdir()
@@ -273,6 +285,26 @@ def test_the_enclaves_refusal(job: Job) -> None:
     answer = encode_response(ErrorResponse("KMS refused CreateKey"))
     job.refused("refused createKey: KMS refused", lambda _: answer, kind=EnclaveRefusedError)
     assert job.told.warnings == []
+
+
+def test_the_relays_reason_stands_beside_the_enclaves(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"https://127.0.0.1:{port}")
+        with answering(job.enclave) as unused:
+            relay = UnixAddress(f"{unused.path}r")
+
+            def cut(_: bytes) -> bytes:
+                with connect(relay, seconds=5) as kms:
+                    assert kms.recv(1) == b""
+                return encode_response(ErrorResponse("no answer from KMS: Broken pipe"))
+
+            words = f"Broken pipe; the relay can't reach 127.0.0.1:{port}: Connection refused$"
+            with answering(cut) as enclave, pytest.raises(EnclaveRefusedError, match=words):
+                job.run_at(enclave, relay)
 
 
 def test_a_key_that_was_perhaps_made_is_spoken_of(job: Job) -> None:

@@ -1,9 +1,11 @@
 """The parent's use of KMS, over loopback HTTP: what is asked, and which answers are refused."""
 
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +60,6 @@ class FakeKms:
 
 @pytest.fixture(autouse=True)
 def sdk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KMS", "AWS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in SDK.items():
@@ -203,6 +204,26 @@ def test_another_endpoint(monkeypatch: pytest.MonkeyPatch, url: str, address: Tc
     assert KmsService(REGION).address == address
 
 
+@pytest.mark.parametrize("setting", ["use_fips_endpoint", "use_dualstack_endpoint"])
+def test_the_enclave_talks_to_the_standard_endpoint_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str
+) -> None:
+    variable = f"AWS_{setting.upper()}"
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(KmsRequestError, match=f"^{variable} is set.* without it"):
+        _ = KmsService(REGION).address
+    monkeypatch.setenv(variable, "false")
+    assert KmsService(REGION).address.host == f"kms.{REGION}.amazonaws.com"
+    monkeypatch.delenv(variable)
+    (tmp_path / "config").write_text(f"[default]\n{setting} = true\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(KmsRequestError, match=f"^{setting} in the AWS config file is set"):
+        _ = KmsService(REGION).address
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    refused("KMS can't be asked: Failed to connect to proxy")  # tried all the same
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -233,6 +254,43 @@ def test_kms_that_can_not_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         url = f"https://127.0.0.1:{bound.getsockname()[1]}"
         monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", url)
         refused("KMS can't be asked: .*127.0.0.1")
+
+
+@pytest.mark.parametrize("source", ["the role", "a profile"])
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_proxy_never_sees_the_roles_credentials(
+    kms: FakeKms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, source: str
+) -> None:
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(variable)
+    if source == "a profile":
+        role = (
+            "role_arn = arn:aws:iam::111122223333:role/x\ncredential_source = Ec2InstanceMetadata"
+        )
+        (tmp_path / "config").write_text(f"[default]\n{role}\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    seen: list[str] = []
+
+    def answer(request: HttpRequest) -> tuple[int, bytes]:
+        seen.append(request.path)
+        return 404, b""
+
+    with http_answering(answer) as metadata:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata)
+        with http_answering(kms) as proxy:
+            monkeypatch.setenv(name, proxy)
+            refused("KMS can't be asked|can't be set up")
+    assert "/latest/api/token" in seen
+    assert kms.asked == []
+
+
+def test_kms_is_asked_through_the_environments_proxy(
+    kms: FakeKms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kms.answers()
+    monkeypatch.setenv("HTTP_PROXY", os.environ["AWS_ENDPOINT_URL_KMS"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://kms.example.com")
+    assert derive() == b"enveloped"
 
 
 def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Instance metadata over loopback HTTP, read by the AWS SDK's own fetchers."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,20 @@ def test_region_account_role_and_credentials(service: Service) -> None:
         REGION, ACCOUNT, ROLE, Credentials("ASIAEXAMPLE", "canary-secret", "canary-token")
     )
     assert "PUT /latest/api/token" in service.requests
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"])
+def test_a_proxy_never_sees_the_credentials(
+    service: Service, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    proxy = Service()
+    with http_answering(proxy) as url:
+        monkeypatch.setenv(name, url)
+        monkeypatch.setenv("no_proxy", "example.com")
+        read_identity(ROLE)
+    assert service.requests
+    assert proxy.requests == []
+    assert os.environ["no_proxy"] == "example.com"
 
 
 def test_another_partition(service: Service) -> None:
