@@ -120,7 +120,6 @@ def _encrypted(folder: Path, environment: Mapping[str, str]) -> str:
         "encrypt",
         "-q",
         f"--attestation-path={folder}/attestation.out",
-        "--format=1",
         "--plaintext=attack at dawn",
     ).strip()
 
