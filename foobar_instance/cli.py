@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ import click
 from click.core import ParameterSource
 from click.exceptions import NoArgsIsHelpError
 
+from foobar_instance import workers
 from foobar_instance.errors import FileError, InstanceError, NotVerifiedError, UsageError
 from foobar_instance.files import (
     MAX_DOCUMENT,
@@ -492,8 +492,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with its exit code."""
     code = run(sys.argv[1:] if arguments is None else arguments)
     _flush()
-    if threading.active_count() > 1:
-        os._exit(code)  # a thread may wait for input or for KMS: it holds no process that ends
+    if workers.any_left():
+        os._exit(code)  # Python's own end would wait for a lock that a reading thread holds
     sys.exit(code)
 
 

@@ -210,7 +210,7 @@ class Decryptor:
         with self._progress.waiting("KMS derives the shared secret"):
             secret = self._kms.derive_shared_secret(
                 key_arn=self._key.key_arn,
-                ephemeral_key=_ephemeral_key(message),
+                ephemeral_key=ephemeral_key_of(message),
                 attestation=document,
             )
         self._progress.step("KMS answered: shared secret, encrypted to the enclave")
@@ -251,7 +251,7 @@ class Decryptor:
         return f"; this message is sealed to another key{advice}"
 
 
-def _ephemeral_key(message: AnyMessage) -> bytes:
+def ephemeral_key_of(message: AnyMessage) -> bytes:
     """Return the sender's ephemeral public key as KMS takes it: DER SubjectPublicKeyInfo."""
     if isinstance(message, Message):
         return message.ephemeral_key

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+_NAME: Final = "in_order"
 _WINDOW: Final = 2
 """Tasks per worker that are read ahead of the result that is due next."""
 
@@ -46,7 +47,7 @@ def in_order(work: Callable[[T], R], tasks: Iterable[T], *, jobs: int) -> Iterat
             _settle(future, work, task)
 
     for target in (read, *[run] * jobs):
-        threading.Thread(target=target, daemon=True).start()
+        threading.Thread(target=target, name=_NAME, daemon=True).start()
     try:
         while (future := due.get()) is not None:
             yield future.result()
@@ -56,6 +57,11 @@ def in_order(work: Callable[[T], R], tasks: Iterable[T], *, jobs: int) -> Iterat
         room.release()
         for _ in range(jobs):
             todo.put(None)
+
+
+def any_left() -> bool:
+    """Return whether a thread of `in_order` still waits: for a task to read, or for an answer."""
+    return any(thread.name == _NAME for thread in threading.enumerate())
 
 
 def _settle(future: Future[R], work: Callable[[T], R], task: T) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from emulator import Emulator
 from emulator.pytest_plugin import InstanceCli
+from foobar_shared.hpke import MAX_MESSAGE
 
 WORDS = [b"banana" * (number % 7) for number in range(40)]
 COUNTS = [f"Count 'a': {word.count(b'a')}" for word in WORDS]
@@ -51,13 +52,15 @@ def test_a_line_that_fails_stops_no_other(keyed: InstanceCli) -> None:
     damaged = seal(keyed, [b"banana"], "--format", "1")[0]
     fields = keyed.done(*DECRYPT, "--json", stdin=joined([good]))
     assert json.loads(fields)["line"] == 1
-    result = keyed(*DECRYPT, stdin=joined([good, b"", b"nonsense", good]))
+    long = b"A" * (MAX_MESSAGE + 10)
+    result = keyed(*DECRYPT, stdin=joined([good, b"", b"nonsense", good, long]))
     assert result.returncode == 3
     lines = result.stdout.decode().splitlines()
     assert (lines[0], lines[3]) == ("Count 'a': 3", "Count 'a': 3")
     assert lines[1] == "error: the line is empty"
     assert lines[2].startswith("error: not a ciphertext message")
-    assert result.stderr.decode().splitlines()[-1].startswith("error: 2 of 4 messages failed")
+    assert lines[4].startswith("error: the message is too long for a request")
+    assert result.stderr.decode().splitlines()[-1].startswith("error: 3 of 5 messages failed")
     result = keyed(*DECRYPT, "--json", stdin=joined([damaged[:-9], good]))
     first, second = (json.loads(line) for line in result.stdout.splitlines())
     assert first.keys() == {"line", "error"}

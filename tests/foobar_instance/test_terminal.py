@@ -127,3 +127,16 @@ def test_the_sign_of_life_ends_on_a_clear_line(failure: type[BaseException] | No
     except KeyboardInterrupt:
         assert failure
     assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_a_terminal_alone_shows_how_far_a_job_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tallied(stream: io.StringIO) -> str:
+        progress = Progress(stream=stream)
+        progress.tally("5 messages")
+        progress.tally("")
+        return stream.getvalue()
+
+    assert tallied(Tty()) == "\r\x1b[K5 messages\r\x1b[K"
+    assert tallied(io.StringIO()) == ""
+    monkeypatch.setattr(sys, "stdout", Tty())  # it would stand between the results
+    assert tallied(Tty()) == ""

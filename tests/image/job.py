@@ -18,8 +18,8 @@ from pathlib import Path
 
 from emulator import Emulator, hypervisor
 from emulator.hypervisor import EnclaveHost
+from foobar_shared import hpke
 from foobar_shared.addresses import UnixAddress
-from foobar_shared.envelope import encode_message, parse_message
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).with_name("foobar-instance")
@@ -94,11 +94,13 @@ def whole_job(emulator: Emulator, folder: Path) -> None:
         printed = cli("decrypt", "--ciphertext", ciphertext, "--proof", "result.json")
         if "Count 'a': 4" not in printed.splitlines():
             sys.exit(f"decrypt printed {printed!r}")
-    message = parse_message(ciphertext)
+    message = hpke.parse(ciphertext)
+    if message is None:
+        sys.exit("encrypt printed no message of format 2")
     forged = replace(
         message, ciphertext=bytes([message.ciphertext[0] ^ 1, *message.ciphertext[1:]])
     )
-    cli("decrypt", "--ciphertext", encode_message(forged), code=1)
+    cli("decrypt", "--ciphertext", hpke.encode(forged), code=3)
     cli("verify", "--proof", "result.json", "--ciphertext", ciphertext)
 
 

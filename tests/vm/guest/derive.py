@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foobar_instance.attestation import parse_attestation
+from foobar_instance.decrypt import ephemeral_key_of
 from foobar_instance.enclave_client import EnclaveClient
 from foobar_instance.errors import KmsRequestError
 from foobar_instance.kms_client import KmsService
 from foobar_instance.trust import key_claims
 from foobar_shared.addresses import ENCLAVE
-from foobar_shared.envelope import parse_message
+from foobar_shared.hpke import parse_message
 from foobar_shared.messages import GetAttestationRequest
 
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         document = enclave.ask(GetAttestationRequest())
     try:
         enveloped = KmsService(key.region).derive_shared_secret(
-            key_arn=key.key_arn, ephemeral_key=message.ephemeral_key, attestation=document
+            key_arn=key.key_arn, ephemeral_key=ephemeral_key_of(message), attestation=document
         )
     except KmsRequestError as error:
         print(error)  # noqa: T201
