@@ -111,8 +111,6 @@ def decrypt_enveloped_data(message: bytes, key: RSAPrivateKey, *, size: int | No
 def _open(
     encrypted_key: bytes, iv: bytes, encrypted: bytes, key: RSAPrivateKey, size: int | None
 ) -> bytes | None:
-    if size is not None and len(encrypted) != size + _BLOCK_BYTES:
-        return None
     substitute = os.urandom(_CEK_BYTES)
     try:
         cek = key.decrypt(encrypted_key, _PADDING)

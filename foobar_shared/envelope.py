@@ -1,4 +1,4 @@
-"""The ciphertext message: ephemeral ECDH on P-256, HKDF-SHA-256, AES-256-GCM.
+"""Message format 1: ephemeral ECDH on P-256, HKDF-SHA-256, AES-256-GCM.
 
 The names, the key schedule and the encoding are the original's, so that either CLI's messages
 are read by either enclave.
@@ -34,11 +34,9 @@ GCM_TAG_BYTES: Final = 16
 CEK_BYTES: Final = 32
 SHARED_SECRET_BYTES: Final = 32  # the x coordinate of a P-256 point (SEC 1 section 3.3.1)
 MAX_CIPHERTEXT: Final = 42_906
-"""Longest ciphertext in bytes that fits a decrypt request (a line of 64 KiB) beside the longest
-enveloped data. A number and not computed, so that to encrypt needs no messages of the wire."""
-
+"""Longest ciphertext in bytes: it fits a decrypt request, a line of 64 KiB, beside the longest
+enveloped data."""
 MAX_PLAINTEXT: Final = MAX_CIPHERTEXT - GCM_TAG_BYTES
-"""Longest plaintext in bytes whose ciphertext still fits a decrypt request."""
 
 _SALT: Final = b"foobar-service-salt"
 # The longest ciphertext in base64, in JSON beside an ephemeral key and a nonce, in base64url.
@@ -74,12 +72,11 @@ def encrypt(plaintext: bytes, public_key_der: bytes) -> str:
     ephemeral = ec.generate_private_key(ec.SECP256R1())
     cek = _content_encryption_key(ephemeral.exchange(ec.ECDH(), recipient))
     nonce = os.urandom(GCM_NONCE_BYTES)
-    ephemeral_der = ephemeral.public_key().public_bytes(
+    ciphertext = AESGCM(cek).encrypt(nonce, plaintext, None)
+    ephemeral_key = ephemeral.public_key().public_bytes(
         Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     )
-    return encode_message(
-        Message(ephemeral_der, nonce, AESGCM(cek).encrypt(nonce, plaintext, None))
-    )
+    return encode_message(Message(ephemeral_key, nonce, ciphertext))
 
 
 def decrypt(nonce: bytes, ciphertext: bytes, shared_secret: bytes) -> bytes:
@@ -106,18 +103,19 @@ def parse_message(text: str) -> Message:
     """Parse a message that `encrypt` or the original's CLI has written.
 
     Raises:
-        EnvelopeError: too long, not base64url, not the three fields, a nonce of another length
-            than 12 bytes, no room for a tag, or an ephemeral key that is not on P-256.
+        EnvelopeError: not such a message; the text says what is wrong.
     """
     if len(text) > MAX_MESSAGE:
         raise MessageTooLongError(f"the message is too long for a request: {_LIMIT}")
     try:
         fields = Fields("", parse_json_object(_from_base64url(text)))
-        message = Message(*(fields.data(name) for name in ("e", "n", "c")))
+        message = Message(
+            ephemeral_key=fields.data("e"),
+            nonce=fields.data("n", length=GCM_NONCE_BYTES),
+            ciphertext=fields.data("c"),
+        )
     except MessageError as error:
         raise EnvelopeError(f"not a ciphertext message: {error}") from None
-    if len(message.nonce) != GCM_NONCE_BYTES:
-        raise EnvelopeError(f"not a ciphertext message: n is not {GCM_NONCE_BYTES} bytes")
     if len(message.ciphertext) > MAX_CIPHERTEXT:
         raise MessageTooLongError(f"the message is too long for a request: {_LIMIT}")
     if len(message.ciphertext) < GCM_TAG_BYTES:

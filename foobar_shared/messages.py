@@ -132,8 +132,6 @@ def encode_request(request: Request) -> bytes:
 def parse_request(line: bytes) -> Request:
     """Parse the request in `line`, which has no line feed.
 
-    A field that is null counts as absent, as the original's CLI writes requests that are not set.
-
     Raises:
         MessageError: anything else than exactly one well-formed request; the text says what.
     """

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.foobar_enclave.fake_kms import Authority
+from tests.foobar_enclave.fake_kms import HOST, Authority, FakeKms
 from tests.foobar_enclave.fakes import FakeNsm
 
 
@@ -20,3 +23,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture
 def nsm() -> FakeNsm:
     return FakeNsm()
+
+
+@pytest.fixture
+def kms(authority: Authority, socket_folder: Path) -> Iterator[FakeKms]:
+    with FakeKms(str(socket_folder / "kms"), authority.server_context(HOST)) as kms:
+        yield kms

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from foobar_shared.addresses import UnixAddress, connect
 from tests.foobar_enclave.fakes import P256, metadata, public_key
 
 HOST = "kms.us-east-1.amazonaws.com"
@@ -96,13 +97,7 @@ class FakeKms:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     def connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.connect(self.path)
-        except OSError:
-            connection.close()
-            raise
-        return connection
+        return connect(UnixAddress(self.path), seconds=5)
 
     @property
     def operations(self) -> list[str]:

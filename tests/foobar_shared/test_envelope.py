@@ -118,7 +118,7 @@ def test_parsing_raises_nothing_else(text: str) -> None:
         (as_text([]), "not a JSON object"),
         (as_text(FIELDS | {"e": "AA"}), "e: not valid base64"),
         (as_text(FIELDS | {"n": 1}), "n: not base64 text"),
-        (as_text(FIELDS | {"n": b64(bytes(11))}), "n is not 12 bytes"),
+        (as_text(FIELDS | {"n": b64(bytes(11))}), "n: not 12 bytes"),
         (as_text(FIELDS | {"c": b64(bytes(15))}), "c has 15 bytes"),
         (
             as_text(FIELDS | {"c": b64(bytes(MAX_CIPHERTEXT + 1))}),
