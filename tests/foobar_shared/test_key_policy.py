@@ -111,12 +111,12 @@ SDK_ENDPOINTS = LOADER.load_data("endpoints")["partitions"]
 
 
 def test_partitions_are_those_of_the_sdk() -> None:
-    assert PARTITIONS == {
+    assert {
         one["id"]: (one["regionRegex"], one["outputs"]["dnsSuffix"]) for one in SDK_PARTITIONS
-    }
-    assert PARTITIONS == {
+    } == PARTITIONS
+    assert {
         one["partition"]: (one["regionRegex"], one["dnsSuffix"]) for one in SDK_ENDPOINTS
-    }
+    } == PARTITIONS
     for one in SDK_PARTITIONS:
         for region in one["regions"]:
             if not region.endswith("-global"):
