@@ -34,7 +34,7 @@ from botocore.exceptions import ClientError
 from botocore.loaders import Loader
 
 from foobar_enclave.errors import KmsError, one_line
-from foobar_shared.key_policy import partition_of
+from foobar_shared.key_policy import kms_host, partition_of
 from foobar_shared.messages import Credentials
 from foobar_shared.timeouts import KMS_EXCHANGE
 
@@ -283,7 +283,7 @@ def _kms_host(region: str, session: botocore.session.Session) -> str:
     partition = partition_of(region)
     if region not in session.get_available_regions("kms", partition):
         raise KmsError(f"{region} is no region of partition {partition} with AWS KMS")
-    return f"kms.{region}.amazonaws.com" + (".cn" if partition == "aws-cn" else "")
+    return kms_host(region)
 
 
 def _refusal(operation: str, error: ClientError, credentials: Credentials) -> KmsError:

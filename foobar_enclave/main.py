@@ -13,6 +13,7 @@ and create_key.py asks AWS KMS too, through kms.py and the parent's relay.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -122,9 +123,49 @@ def _on_stop_signal(action: Callable[[], object]) -> None:
         signal.signal(number, lambda *_: action())
 
 
+class _Console(logging.Handler):
+    """Writes lines to a non-blocking descriptor; lines that it does not take are counted."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._rest = b""  # of a line that was written in part: it must end before the next begins
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lines = f"{self.format(record)}\n"
+        if self._dropped:
+            text = {"msg": f"event=log dropped={self._dropped}", "levelname": "WARNING"}
+            lines = f"{self.format(logging.makeLogRecord(text))}\n{lines}"
+        self._rest = self._write(self._rest)
+        data = lines.encode()
+        rest = data if self._rest else self._write(data)
+        if rest == data:  # nothing of it was written
+            self._dropped += 1
+        else:
+            self._rest, self._dropped = rest, 0
+
+    def _write(self, data: bytes) -> bytes:
+        """Write what the descriptor takes, and return what is left."""
+        with contextlib.suppress(OSError):
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        return data
+
+
+def _console() -> int:
+    """Return a descriptor of standard error whose writes never wait."""
+    path = "/dev/stderr" if sys.stderr else os.devnull
+    try:  # opened anew, since the flag is shared with everybody who has standard error
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:  # a socket, or no /proc
+        os.set_blocking(sys.stderr.fileno(), False)
+        return sys.stderr.fileno()
+
+
 def _log_to_console() -> None:
     """Write one line an event to standard error, which is the enclave's console."""
-    handler = logging.StreamHandler()
+    handler = _Console(_console())
     formatter = logging.Formatter(
         "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"
     )

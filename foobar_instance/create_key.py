@@ -74,6 +74,7 @@ def create_key(
     check_writable(places.attestation)  # a key whose attestation is lost is of no use
     with progress.waiting("reading instance metadata"):
         identity = identify(role)
+    trust.check_partition(identity.region)
     progress.step(f"region {identity.region}, account {identity.account_id}, role {identity.role}")
     nonce = secrets.token_bytes(NONCE_BYTES)
     request = CreateKeyRequest(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -48,7 +48,9 @@ _HINTS: Final = {
     "sandbox-pcr17": "a Nitro Sandbox? Pin its policy with --pcr 17=HEX too",
     "debug-mode": "start the enclave without --debug-mode, or, for a test, give --allow-debug "
     "--trust-any-enclave instead of --measurements or --pcr0",
-    "chain-order": "the document is under another root: AWS's other partition, or an emulator's",
+    "chain-order": "the document is under another root: of AWS's other partition (--partition), "
+    "of one whose root is not packaged (all but aws and aws-us-gov: give it with --root-path), or "
+    "an emulator's",
     "chain-validity": "check the clock of this machine",
     "age": "check the clock of this machine",
     "nonce": "somebody replays old answers, or answers in the enclave's place",
@@ -70,7 +72,8 @@ class Trust:
     """What a document must match, and where that was said.
 
     `measurements` None accepts any enclave under the root. `root` names the root, `pinned_by` the
-    options, environment variables or file that pin the enclave.
+    options, environment variables or file that pin the enclave. `partition` is that of AWS's root,
+    None for a root of somebody else or of a partition whose root is not packaged.
     """
 
     verifier: Verifier
@@ -78,6 +81,23 @@ class Trust:
     allow_debug: bool = False
     root: str = ""
     pinned_by: tuple[str, ...] = ()
+    partition: Partition | None = None
+
+    def check_partition(self, region: str) -> None:
+        """Check, before a key is made in `region`, that the root is of the region's partition.
+
+        Raises:
+            UsageError: it is AWS's root of another partition; the text says what to give.
+        """
+        needed = partition_of(region)
+        if self.partition in (None, needed):
+            return
+        if needed in get_args(Partition):
+            raise UsageError(f"{region} is in the partition {needed}: give --partition {needed}")
+        raise UsageError(
+            f"{region} is in the partition {needed}, whose Nitro root is not packaged: get it from "
+            "AWS, check it, and give it with --root-path"
+        )
 
     def verify_saved(self, document: bytes, what: str) -> Attestation:
         """Verify a saved document, at its own signed time.
@@ -182,8 +202,9 @@ def make_trust(options: TrustOptions, progress: Progress) -> Trust:
     if options.allow_debug:
         progress.warn("debug-mode enclaves are accepted: they prove nothing about their code")
     root = load_root(options.root_path, options.partition, progress)
-    name = f"AWS's root for the partition {options.partition}"
-    if root != packaged_root(options.partition):
+    partition = options.partition if root == packaged_root(options.partition) else None
+    name = f"AWS's root for the partition {partition}"
+    if partition is None:
         name = f"the root with SHA-256 {root.fingerprint(SHA256()).hex()}"
     try:
         pins = list(_pins(options))
@@ -191,7 +212,7 @@ def make_trust(options: TrustOptions, progress: Progress) -> Trust:
     except MeasurementsError as error:
         raise UsageError(str(error)) from error
     sources = tuple(dict.fromkeys(pin.source for pin in pins))
-    return Trust(Verifier(root), measurements, options.allow_debug, name, sources)
+    return Trust(Verifier(root), measurements, options.allow_debug, name, sources, partition)
 
 
 def load_root(path: Path | None, partition: Partition, progress: Progress) -> x509.Certificate:

@@ -12,9 +12,24 @@ from foobar_shared.errors import NameFormatError
 PCR_BYTES: Final = 48
 """Length of a PCR: SHA-384."""
 
+PARTITIONS: Final = {
+    "aws": (r"^(us|eu|ap|sa|ca|me|af|il|mx)\-\w+\-\d+$", "amazonaws.com"),
+    "aws-cn": (r"^cn\-\w+\-\d+$", "amazonaws.com.cn"),
+    "aws-eusc": (r"^eusc\-(de)\-\w+\-\d+$", "amazonaws.eu"),
+    "aws-iso": (r"^us\-iso\-\w+\-\d+$", "c2s.ic.gov"),
+    "aws-iso-b": (r"^us\-isob\-\w+\-\d+$", "sc2s.sgov.gov"),
+    "aws-iso-e": (r"^eu\-isoe\-\w+\-\d+$", "cloud.adc-e.uk"),
+    "aws-iso-f": (r"^us\-isof\-\w+\-\d+$", "csp.hci.ic.gov"),
+    "aws-us-gov": (r"^us\-gov\-\w+\-\d+$", "amazonaws.com"),
+}
+"""Pattern of the regions and DNS suffix of each partition, as in botocore's partitions.json."""
+
+# The form of a region in a country that the patterns do not know yet.
+_MAIN_PARTITION: Final = re.compile(r"[a-z]{2}-[a-z]+-[0-9]+", re.ASCII)
+
 # One label of letters, digits and hyphens in a fixed order: no dot, slash, at-sign or colon can
 # turn a region into part of another host name.
-_REGION: Final = re.compile(r"[a-z]{2}(?:-[a-z]{2,16}){1,3}-[0-9]{1,2}", re.ASCII)
+_REGION: Final = re.compile(r"(?:[a-z]{2}|eusc)(?:-[a-z]{2,16}){1,3}-[0-9]{1,2}", re.ASCII)
 _ACCOUNT_ID: Final = re.compile(r"[0-9]{12}", re.ASCII)
 _ROLE_NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}", re.ASCII)  # IAM's CreateRole
 
@@ -111,17 +126,27 @@ def check_role_name(role: str) -> str:
 
 
 def partition_of(region: str) -> str:
-    """Return the partition of a region: `aws`, `aws-cn` or `aws-us-gov`.
+    """Return the partition of a region, one of `PARTITIONS`.
 
     Raises:
-        NameFormatError: see `check_region`.
+        NameFormatError: see `check_region`, or a region of an unknown partition.
     """
     check_region(region)
-    if region.startswith("cn-"):
-        return "aws-cn"
-    if region.startswith("us-gov-"):
-        return "aws-us-gov"
-    return "aws"
+    for partition, (pattern, _) in PARTITIONS.items():
+        if re.match(pattern, region, re.ASCII):
+            return partition
+    if _MAIN_PARTITION.fullmatch(region):  # the AWS SDK assumes this too
+        return "aws"
+    raise NameFormatError("an AWS region of a partition that is not known here")
+
+
+def kms_host(region: str) -> str:
+    """Return the host name of KMS in a region.
+
+    Raises:
+        NameFormatError: see `partition_of`.
+    """
+    return f"kms.{region}.{PARTITIONS[partition_of(region)][1]}"
 
 
 def _check(form: re.Pattern[str], value: str, what: str, example: str) -> str:

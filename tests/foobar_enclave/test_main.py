@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -7,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -39,13 +40,15 @@ def python(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def enclave(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def enclave(
+    folder: Path, *options: str, stderr: int = subprocess.PIPE
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     path = folder / "enclave"
     command = python("-m", "tests.foobar_enclave.enclave_process")
     with subprocess.Popen(
         [*command, str(path), str(folder / "relay"), *options],
         cwd=ROOT,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     ) as process:
         try:
@@ -105,6 +108,58 @@ def test_weakness_2_a_debug_enclave_says_so_on_its_console(socket_folder: Path) 
         _, log = process.communicate(timeout=20)
     assert b"debug mode" in answer
     assert f"event=start pcr0={'0' * 96} debug=True" in log
+
+
+def sockets() -> tuple[int, int]:
+    one, other = socket.socketpair()
+    return one.detach(), other.detach()
+
+
+def fill(writer: int) -> None:
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, b"." * 512):
+            pass
+    os.set_blocking(writer, True)
+
+
+@pytest.mark.parametrize("channel", [os.pipe, sockets])
+def test_a_console_that_nobody_reads_stops_nothing(
+    channel: Callable[[], tuple[int, int]], socket_folder: Path
+) -> None:
+    reader, writer = channel()
+    fill(writer)
+    request = encode_request(GetAttestationRequest(NONCE))
+    with (
+        os.fdopen(reader, "rb", buffering=0) as console,
+        enclave(socket_folder, stderr=writer) as (process, path),
+    ):
+        os.close(writer)
+        assert all(ask(path, request, request, request))
+        os.set_blocking(reader, False)
+        while console.read(65536):
+            pass
+        os.set_blocking(reader, True)
+        assert ask(path, request)
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+        log = console.readall().decode().splitlines()
+    assert all(LOG_LINE.fullmatch(line) for line in log), log
+    events = [line.split(maxsplit=2)[2] for line in log]
+    assert events[-1] == "event=stop"
+    dropped = int(events[0].removeprefix("event=log dropped="))
+    # The enclave logs start, entropy, 4 requests, 2 connections and its stop.
+    assert dropped + len(events[1:]) == 9
+
+
+def test_sigterm_ends_an_enclave_whose_console_nobody_reads(socket_folder: Path) -> None:
+    reader, writer = os.pipe()
+    fill(writer)
+    with enclave(socket_folder, stderr=writer) as (process, _):
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    os.close(writer)
+    os.close(reader)
 
 
 def test_entropy_is_fed_and_rights_are_given_up_before_the_key_is_made(

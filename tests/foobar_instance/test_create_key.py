@@ -19,6 +19,7 @@ from foobar_instance.errors import (
     InstanceError,
     NotVerifiedError,
     RelayError,
+    UsageError,
 )
 from foobar_instance.metadata import InstanceIdentity
 from foobar_instance.trust import Trust
@@ -125,6 +126,13 @@ def test_a_key_is_made_and_saved(job: Job) -> None:
     assert job.told.steps[1].endswith(" to localhost:4566")
     assert job.told.steps[2] == f"attestation verified, PCR0 {PCR0.hex()}"
     assert job.told.steps[3:] == [f"key {KEY_ARN}", f"attestation saved in {job.saved}"]
+
+
+def test_a_root_of_another_partition_is_known_before_there_is_a_key(job: Job) -> None:
+    trust = replace(job.sign.trust(), partition="aws-us-gov")
+    with pytest.raises(UsageError, match=r"give --partition aws$"):
+        job.run(trust=trust)
+    assert job.enclave.requests == []
 
 
 def test_no_two_nonces_are_alike(job: Job) -> None:

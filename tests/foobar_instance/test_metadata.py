@@ -96,12 +96,20 @@ def test_a_proxy_never_sees_the_credentials(
     assert os.environ["no_proxy"] == "example.com"
 
 
-def test_another_partition(service: Service) -> None:
-    service.pages[ZONE] = "us-gov-west-1a"
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [
+        ("us-gov-west-1", "aws-us-gov"),
+        ("eusc-de-east-1", "aws-eusc"),
+        ("eu-isoe-west-1", "aws-iso-e"),
+    ],
+)
+def test_another_partition(service: Service, region: str, partition: str) -> None:
+    service.pages[ZONE] = f"{region}a"
     service.pages[INFO] = json.dumps(
-        {"InstanceProfileArn": PROFILE.replace("arn:aws:", "arn:aws-us-gov:")}
+        {"InstanceProfileArn": PROFILE.replace("arn:aws:", f"arn:{partition}:")}
     )
-    assert read_identity(ROLE).region == "us-gov-west-1"
+    assert read_identity(ROLE).region == region
 
 
 def test_the_identity_shows_no_credentials(service: Service) -> None:

@@ -192,6 +192,21 @@ def test_the_packaged_root_is_the_default(told: Told) -> None:
     assert told.warnings == []
 
 
+def test_the_root_must_be_of_the_regions_partition(
+    directory: Path, told: Told, sign: Signer
+) -> None:
+    packaged = make_trust(TrustOptions(pcr0=ONE), told)
+    packaged.check_partition("eu-west-1")
+    with pytest.raises(UsageError, match=r"give --partition aws-us-gov$"):
+        packaged.check_partition("us-gov-west-1")
+    for region in ("cn-north-1", "eusc-de-east-1", "us-iso-east-1"):
+        with pytest.raises(UsageError, match=r"root is not packaged: .*--root-path$"):
+            packaged.check_partition(region)
+    path = directory / "root.pem"
+    path.write_bytes(sign.root_pem)
+    make_trust(TrustOptions(root_path=path, pcr0=ONE), told).check_partition("cn-north-1")
+
+
 def test_another_root_is_said_every_time(directory: Path, told: Told, sign: Signer) -> None:
     path = directory / "root.pem"
     path.write_bytes(sign.root_pem)
@@ -263,7 +278,7 @@ def test_a_fresh_document(sign: Signer, after: timedelta) -> None:
 
 
 def test_another_root(sign: Signer) -> None:
-    assert "another root: AWS's other partition" in refused(sign(), Trust(Verifier(), None))
+    assert "another root: of AWS's other partition" in refused(sign(), Trust(Verifier(), None))
 
 
 def test_another_pcr0(sign: Signer) -> None:

@@ -2,15 +2,19 @@
 
 import json
 
+import botocore.session
 import pytest
+from botocore.loaders import Loader
 
 from foobar_shared.errors import NameFormatError
 from foobar_shared.key_policy import (
+    PARTITIONS,
     check_account_id,
     check_region,
     check_role_name,
     is_debug_mode,
     key_policy,
+    kms_host,
     partition_of,
     policy_sha256,
 )
@@ -99,6 +103,44 @@ def test_debug_mode_is_a_pcr0_of_zeros() -> None:
 def test_regions(region: str, partition: str) -> None:
     assert check_region(region) == region
     assert partition_of(region) == partition
+
+
+LOADER = Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+SDK_PARTITIONS = LOADER.load_data("partitions")["partitions"]
+SDK_ENDPOINTS = LOADER.load_data("endpoints")["partitions"]
+
+
+def test_partitions_are_those_of_the_sdk() -> None:
+    assert {
+        one["id"]: (one["regionRegex"], one["outputs"]["dnsSuffix"]) for one in SDK_PARTITIONS
+    } == PARTITIONS
+    assert {
+        one["partition"]: (one["regionRegex"], one["dnsSuffix"]) for one in SDK_ENDPOINTS
+    } == PARTITIONS
+    for one in SDK_PARTITIONS:
+        for region in one["regions"]:
+            if not region.endswith("-global"):
+                assert partition_of(region) == one["id"]
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_kms_hosts_are_those_of_the_sdk(partition: str) -> None:
+    session = botocore.session.Session()
+    regions = session.get_available_regions("kms", partition)
+    assert regions
+    for region in regions:
+        client = session.create_client(
+            "kms", region_name=region, aws_access_key_id="x", aws_secret_access_key="x"
+        )
+        assert client.meta.endpoint_url == f"https://{kms_host(region)}"
+        assert client.meta.partition == partition
+
+
+def test_a_region_of_an_unknown_partition() -> None:
+    assert partition_of("nz-north-1") == "aws"  # as the SDK has it
+    for region in ("us-isox-east-1", "eusc-fr-west-1"):
+        with pytest.raises(NameFormatError, match="partition that is not known"):
+            partition_of(region)
 
 
 @pytest.mark.parametrize(
