@@ -527,7 +527,8 @@ def _help_command(error: click.UsageError, arguments: Sequence[str]) -> str:
 
 def _unexpected(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:  # click's own output: --help on a full disk
-        return f"cannot go on: {error.strerror}"
+        name = f"{error.filename}: " if error.filename else ""
+        return f"cannot go on: {name}{error.strerror}"
     # Only where it happened: the error's text may quote what the code failed on.
     where = "".join(traceback.format_tb(error.__traceback__))
     logging.getLogger(__name__).debug("%s at\n%s", type(error).__name__, where)

@@ -10,7 +10,13 @@ from urllib.parse import urlsplit
 
 import boto3.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+)
+from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.session import Session
 
 from foobar_instance.errors import KmsRequestError, KmsStaleAttestationError
@@ -33,6 +39,8 @@ _TOO_OLD: Final = re.compile(
 )
 # The enclave's TLS is for kms.<region>.<suffix> alone.
 _OTHER_HOSTS: Final = ("use_fips_endpoint", "use_dualstack_endpoint")
+# They have nothing to do with a profile.
+_NETWORK_ERRORS: Final = (NoConnectionError, HTTPClientError, NoCredentialsError)
 _CREDENTIALS_HINT: Final = (
     "; run this on the parent instance, or give the AWS SDK credentials of its role"
 )
@@ -64,8 +72,21 @@ class KmsService:
             with without_proxies():
                 self._session.get_component("credential_provider")
             self._client: KMSClient = session.client("kms", config=config)
-        except (BotoCoreError, ValueError) as error:
-            raise KmsRequestError(f"the AWS SDK can't be set up: {one_line(error)}") from error
+        except Exception as error:  # the SDK's sources of credentials do not bound what they raise
+            raise KmsRequestError(f"the AWS SDK can't be set up: {self._cause(error)}") from error
+
+    def _cause(self, error: Exception) -> str:
+        """Say what failed in the SDK, and which file or profile it is about."""
+        if isinstance(error, _NETWORK_ERRORS):
+            return one_line(error)
+        if isinstance(error, OSError) and error.filename:
+            text = f"{one_line(error.filename)}: {error.strerror}"
+        elif isinstance(error, BotoCoreError | ClientError) or type(error) is ValueError:
+            text = one_line(error)
+        else:  # its text may quote a file with a secret
+            text = f"{type(error).__name__} in its configuration or its source of credentials"
+        profile = self._session.get_config_variable("profile") or "default"
+        return f"{text} (profile {one_line(profile)})"
 
     @property
     def address(self) -> TcpAddress:
@@ -120,10 +141,14 @@ class KmsService:
                 },
             )
         except ClientError as error:
+            if error.operation_name != "DeriveSharedSecret":  # AssumeRole, for the credentials
+                raise KmsRequestError(f"KMS can't be asked: {self._cause(error)}") from error
             raise _refused(error) from error
         except BotoCoreError as error:
             hint = _CREDENTIALS_HINT if isinstance(error, NoCredentialsError) else ""
-            raise KmsRequestError(f"KMS can't be asked: {one_line(error)}{hint}") from error
+            raise KmsRequestError(f"KMS can't be asked: {self._cause(error)}{hint}") from error
+        except OSError as error:  # a file with credentials, which is read only now
+            raise KmsRequestError(f"KMS can't be asked: {self._cause(error)}") from error
         except Exception as error:  # the SDK's parsers do not bound what they raise
             raise KmsRequestError(
                 f"KMS can't be asked, or its answer can't be read ({type(error).__name__}): see "

@@ -242,6 +242,64 @@ def test_a_configuration_that_is_unusable(
         _ = KmsService(REGION).address
 
 
+ARN = "arn:aws:iam::123456789012:role/x"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("web_identity_token_file = /no/token\nrole_arn = " + ARN, "/no/token: No such file"),
+        ("credential_process = /no/program", "/no/program: No such file"),
+        ("credential_process = /bin/echo canary", "JSONDecodeError in its config"),
+        ("credential_process = /bin/false", "custom-process"),
+        ("aws_access_key_id = x", "Partial credentials"),
+        ("source_profile = nobody\nrole_arn = " + ARN, "nobody"),
+        ("sso_session = nobody\nsso_account_id = 1\nsso_role_name = x", "nobody"),
+        ("login_session = " + ARN, "login|Login|botocore"),
+    ],
+)
+@pytest.mark.parametrize("profile", [None, "mine"])
+def test_a_source_of_credentials_that_fails_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    config: str,
+    words: str,
+    profile: str | None,
+) -> None:
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    name = f"profile {profile}" if profile else "default"
+    (tmp_path / "config").write_text(f"[{name}]\n{config}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    text = refused(f"(set up|KMS can't be asked): .*({words})")
+    assert text.endswith(f"(profile {profile or 'default'})")
+
+
+def test_a_missing_token_file_of_a_container_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/no/token")
+    refused("the AWS SDK can't be set up: /no/token: No such file or directory")
+
+
+def test_a_role_that_may_not_be_assumed_is_no_refusal_of_kms(
+    kms: FakeKms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("canary")
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", ARN)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", os.environ["AWS_ENDPOINT_URL_KMS"])
+    kms.status = 403
+    kms.body = b"<E><Error><Code>AccessDenied</Code><Message>no</Message></Error></E>"
+    refused("^KMS can't be asked: .*AccessDenied.* AssumeRoleWithWebIdentity operation: no")
+
+
 def test_an_endpoint_with_a_port_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://localhost:99999")
     refused(r"KMS can't be asked.*\(ValueError\): see AWS_ENDPOINT_URL_KMS")

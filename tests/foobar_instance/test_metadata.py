@@ -123,7 +123,7 @@ def test_the_identity_shows_no_credentials(service: Service) -> None:
         ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1", "no instance metadata service"),
         ("AWS_EC2_METADATA_DISABLED", "true", "instance metadata"),
         ("AWS_PROFILE", "nobody", "the AWS SDK can't be set up"),
-        ("AWS_CONFIG_FILE", "broken", "the AWS SDK can't be set up"),
+        ("AWS_CONFIG_FILE", "broken", "the AWS SDK can't be set up: .*broken"),
         ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "no url", "the AWS SDK can't be set up"),
     ],
 )
