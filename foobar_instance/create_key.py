@@ -23,6 +23,7 @@ from foobar_instance.errors import (
     InstanceError,
     NotVerifiedError,
     RelayError,
+    UsageError,
 )
 from foobar_instance.files import MAX_DOCUMENT, check_writable, read_file, write_file
 from foobar_instance.kms_client import KmsService
@@ -32,8 +33,8 @@ from foobar_instance.trust import Trust, key_claims
 from foobar_shared.addresses import Address, TcpAddress, VsockAddress, listen
 from foobar_shared.claims import KeyClaims
 from foobar_shared.encoding import Fields, parse_json_object
-from foobar_shared.errors import MessageError
-from foobar_shared.key_policy import is_debug_mode, key_policy, policy_sha256
+from foobar_shared.errors import MessageError, NameFormatError
+from foobar_shared.key_policy import check_role_name, is_debug_mode, key_policy, policy_sha256
 from foobar_shared.messages import NONCE_BYTES, CreateKeyRequest
 from proxy.relay import Relay
 
@@ -71,6 +72,7 @@ def create_key(
     Raises:
         InstanceError: a step failed; no file was written.
     """
+    _check_role(role)
     check_writable(places.attestation)  # a key whose attestation is lost is of no use
     with progress.waiting("reading instance metadata"):
         identity = identify(role)
@@ -99,6 +101,19 @@ def create_key(
     progress.step(f"key {claims.key_arn}")
     progress.step(f"attestation saved in {places.attestation}")
     return claims
+
+
+def _check_role(role: str) -> None:
+    try:
+        check_role_name(role)
+    except NameFormatError as error:
+        name = role.rpartition("/")[2]
+        raise UsageError(
+            f"--role: {error}: give the name alone, {one_line(name)!r} and not its ARN or path; a "
+            "role that has a path can't be used, since the key's policy names it by role/NAME"
+            if "/" in role
+            else f"--role: {error}"
+        ) from error
 
 
 def start_relay(

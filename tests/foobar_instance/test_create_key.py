@@ -67,6 +67,7 @@ class Job:
     saved: Path
     enclave: FakeEnclave
     told: Told = field(default_factory=Told)
+    role: str = ROLE
 
     def run(self, answer: Answer | None = None, trust: Trust | None = None) -> KeyClaims:
         with answering(answer or self.enclave) as address:
@@ -76,7 +77,7 @@ class Job:
         places = Places(enclave, relay, self.saved)
         trust = trust or self.sign.trust()
         return create_key(
-            ROLE, places, trust, self.told, now=lambda: NOW, identify=lambda _: IDENTITY
+            self.role, places, trust, self.told, now=lambda: NOW, identify=lambda _: IDENTITY
         )
 
     def refused(
@@ -126,6 +127,22 @@ def test_a_key_is_made_and_saved(job: Job) -> None:
     assert job.told.steps[1].endswith(" to localhost:4566")
     assert job.told.steps[2] == f"attestation verified, PCR0 {PCR0.hex()}"
     assert job.told.steps[3:] == [f"key {KEY_ARN}", f"attestation saved in {job.saved}"]
+
+
+@pytest.mark.parametrize(
+    "role", [f"arn:aws:iam::{ACCOUNT}:role/{ROLE}", f"service/{ROLE}", f"/service/{ROLE}"]
+)
+def test_a_role_that_is_not_given_by_its_name(job: Job, role: str) -> None:
+    job.role = role
+    with pytest.raises(UsageError, match=f"the name alone, '{ROLE}' and not .*role/NAME$"):
+        job.run()
+    assert job.enclave.requests == []
+
+
+def test_a_role_name_that_is_none(job: Job) -> None:
+    job.role = "a role"
+    with pytest.raises(UsageError, match=r"^--role: not a valid AWS role name \(.*\)$"):
+        job.run()
 
 
 def test_a_root_of_another_partition_is_known_before_there_is_a_key(job: Job) -> None:
