@@ -11,6 +11,7 @@ are read by either enclave.
 from __future__ import annotations
 
 import base64
+import functools
 import os
 from dataclasses import dataclass, field
 from typing import Final
@@ -124,6 +125,8 @@ def parse_message(text: str) -> Message:
     return message
 
 
+# One key for all lines of a command, and for all messages of a request.
+@functools.lru_cache(maxsize=4)
 def load_p256_public_key(der: bytes) -> ec.EllipticCurvePublicKey:
     """Return the P-256 public key whose canonical DER SubjectPublicKeyInfo (RFC 5480) is `der`.
 
