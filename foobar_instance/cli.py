@@ -232,7 +232,7 @@ def encrypt_command(
                 _check_length(line, limit, f"the plaintext in line {number}")
                 write_stdout(seal(line))
         return
-    data = read_stdin(limit=limit) if plaintext == "-" else os.fsencode(plaintext)
+    data = read_stdin("the plaintext", limit=limit) if plaintext == "-" else os.fsencode(plaintext)
     _check_length(data, limit, "the plaintext")
     write_stdout(sealer(_key_document(attestation_path), trust, int(message_format))(data))
 
@@ -387,7 +387,8 @@ def describe_command(
 
     progress = _progress(common)
     limit = describe.MAX_INPUT
-    data = read_stdin(limit=limit) if str(path) == "-" else read_file(path, limit=limit)
+    what = "the document"
+    data = read_stdin(what, limit=limit) if str(path) == "-" else read_file(path, limit=limit)
     root = load_root(root_path, partition, progress)
     name = str(root_path) if root_path else f"AWS's root for the partition {partition}"
     description = describe.describe(describe.decode_input(data), root, name, now=_now())
@@ -462,7 +463,11 @@ def _message(ciphertext: str) -> AnyMessage:
     """Return the message in the option, or on standard input."""
     from foobar_instance.lines import MAX_TEXT, parse
 
-    return parse(read_stdin(limit=MAX_TEXT) if ciphertext == "-" else os.fsencode(ciphertext))
+    return parse(
+        read_stdin("the ciphertext", limit=MAX_TEXT)
+        if ciphertext == "-"
+        else os.fsencode(ciphertext)
+    )
 
 
 def _require_stdin(name: str, value: str) -> None:

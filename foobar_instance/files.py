@@ -8,9 +8,10 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from foobar_instance.errors import FileError
+from foobar_instance.terminal import Progress
 
 MAX_DOCUMENT: Final = 64 * 1024
 """What is read and written of an attestation document; genuine ones have 4 to 8 KB."""
@@ -32,16 +33,17 @@ def read_file(path: Path, *, limit: int) -> bytes:
     return data
 
 
-def read_stdin(*, limit: int) -> bytes:
+def read_stdin(what: str = "the input", *, limit: int) -> bytes:
     """Return standard input to its end, or its first `limit` + 1 bytes.
+
+    In a terminal, tell that `what` is awaited.
 
     Raises:
         FileError: it is closed, or can't be read.
     """
-    if sys.stdin is None:  # the shell's <&-
-        raise FileError("cannot read standard input: it is closed")
+    stream = _open_stdin(what)
     try:
-        return sys.stdin.buffer.read(limit + 1)
+        return stream.read(limit + 1)
     except OSError as error:
         raise FileError(f"cannot read standard input: {error.strerror}") from error
 
@@ -54,9 +56,7 @@ def stdin_lines(*, limit: int) -> Iterator[bytes]:
     Raises:
         FileError: it is closed, or can't be read.
     """
-    if sys.stdin is None:  # the shell's <&-
-        raise FileError("cannot read standard input: it is closed")
-    stream = sys.stdin.buffer
+    stream = _open_stdin("lines")
     try:
         while line := stream.readline(limit + 1):
             rest = line
@@ -65,6 +65,14 @@ def stdin_lines(*, limit: int) -> Iterator[bytes]:
             yield line.removesuffix(b"\n")
     except OSError as error:
         raise FileError(f"cannot read standard input: {error.strerror}") from error
+
+
+def _open_stdin(what: str) -> BinaryIO:
+    if sys.stdin is None:  # the shell's <&-
+        raise FileError("cannot read standard input: it is closed")
+    if sys.stdin.isatty():
+        Progress().note(f"reading {what} from the terminal; end with Ctrl-D")
+    return sys.stdin.buffer
 
 
 def write_stdout(text: str) -> None:

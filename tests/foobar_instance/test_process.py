@@ -53,6 +53,34 @@ def test_help_is_quick(arguments: list[str]) -> None:
     assert imports_of(*arguments) == []
 
 
+@pytest.mark.parametrize("what", ["plaintext", "ciphertext"])
+def test_a_terminal_is_told_what_is_read_from_it(encrypting: list[str], what: str) -> None:
+    arguments = encrypting
+    if what == "ciphertext":
+        arguments = ["decrypt", *encrypting[1:-2], "--ciphertext", "-"]
+    terminal, slave = os.openpty()
+    os.write(terminal, b"banana\n\x04")
+    done = subprocess.run(
+        [sys.executable, "-m", "foobar_instance", *arguments],
+        stdin=slave,
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    os.close(terminal)
+    os.close(slave)
+    assert f"reading the {what} from the terminal; end with Ctrl-D\n" in done.stderr.decode()
+    assert done.returncode == (0 if what == "plaintext" else 3)  # a banana is no message
+    piped = subprocess.run(
+        [sys.executable, "-m", "foobar_instance", *arguments],
+        input=b"banana",
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert b"from the terminal" not in piped.stderr
+
+
 def environment() -> dict[str, str]:
     """With Python's usual buffers: what they hold at the end is written then, or can't be."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
