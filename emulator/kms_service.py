@@ -44,7 +44,13 @@ _MEMBERS: Final = {
     "DescribeKey": {"KeyId"},
     "GetPublicKey": {"KeyId"},
     "GetKeyPolicy": {"KeyId", "PolicyName"},
-    "DeriveSharedSecret": {"KeyId", "KeyAgreementAlgorithm", "PublicKey", "Recipient"},
+    "DeriveSharedSecret": {
+        "KeyId",
+        "KeyAgreementAlgorithm",
+        "PublicKey",
+        "Recipient",
+        "DryRun",
+    },
     "ScheduleKeyDeletion": {"KeyId", "PendingWindowInDays"},
 }
 
@@ -128,7 +134,10 @@ class KmsService:
         _authorise(key, Access(caller, f"kms:{operation}", key.arn, context))
         _require_offered(operation, members)
         if operation == "DeriveSharedSecret":
-            return _derive_shared_secret(key, fields, recipient)
+            answer = _derive_shared_secret(key, fields, recipient)
+            if members.get("DryRun"):
+                raise KmsFault("DryRunOperationException", "DryRun is set: nothing was derived.")
+            return answer
         if operation == "GetPublicKey":
             return _public_key(key)
         if operation == "GetKeyPolicy":

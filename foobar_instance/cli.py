@@ -319,6 +319,33 @@ def decrypt_command(
     write_stdout(as_json_text(verified, trust) if as_json else str(verified.result))
 
 
+@cli.command("check")
+@attestation_option
+@enclave_option
+@trust_options(default_file=True)
+@verbosity_options
+def check_command(attestation_path: Path, enclaves: Sequence[str], **common: Any) -> None:
+    """Check that decrypt would work now, without a message.
+
+    Asks each enclave who it is, and KMS whether it would let it use the key (a dry run). Prints a
+    line for each check, ok or failed. The exit code is 0 if all is well, else that of the first
+    failure.
+
+    \b
+      foobar-instance check
+    """
+    from foobar_instance.check import check
+
+    trust = _trust(common, _progress(common))
+    document = _key_document(attestation_path)
+    addresses = [_address("--enclave", address) for address in enclaves]
+    exit_code = 0
+    for finding in check(document, addresses, trust, now=_now):
+        write_stdout(str(finding))
+        exit_code = exit_code or finding.exit_code
+    raise click.exceptions.Exit(exit_code)
+
+
 @cli.command("verify")
 @path_option("--proof", required=True, help="The proof that decrypt --proof has written.")
 @ciphertext_option

@@ -59,5 +59,9 @@ class KmsRequestError(InstanceError):
     """KMS refused, can't be reached, or answered something unfit."""
 
 
+class KmsDryRunError(KmsRequestError):
+    """KMS would have done what it was asked, had it not been asked only whether it would."""
+
+
 class KmsStaleAttestationError(KmsRequestError):
     """KMS considers the attestation document too old."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.session import Session
 
-from foobar_instance.errors import KmsRequestError, KmsStaleAttestationError
+from foobar_instance.errors import KmsDryRunError, KmsRequestError, KmsStaleAttestationError
 from foobar_instance.metadata import without_proxies
 from foobar_instance.terminal import one_line
 from foobar_shared.addresses import TcpAddress
@@ -129,6 +130,21 @@ class KmsService:
             KmsRequestError: KMS refused, can't be reached, or answered without
                 `CiphertextForRecipient`. A secret that this instance can read is never used.
         """
+        return self._derive(key_arn, ephemeral_key, attestation, dry_run=False)
+
+    def check_derive(self, *, key_arn: str, ephemeral_key: bytes, attestation: bytes) -> None:
+        """Ask KMS whether `derive_shared_secret` would succeed now.
+
+        Raises:
+            KmsRequestError: it would not, or KMS can't be asked.
+        """
+        with contextlib.suppress(KmsDryRunError):
+            self._derive(key_arn, ephemeral_key, attestation, dry_run=True)
+            raise KmsRequestError("KMS did what it was only asked about: it knows no DryRun")
+
+    def _derive(
+        self, key_arn: str, ephemeral_key: bytes, attestation: bytes, *, dry_run: bool
+    ) -> bytes:
         _log.debug("asking %s for the shared secret of %s", self._client.meta.endpoint_url, key_arn)
         try:
             answer = self._client.derive_shared_secret(
@@ -139,6 +155,7 @@ class KmsService:
                     "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
                     "AttestationDocument": attestation,
                 },
+                DryRun=dry_run,
             )
         except ClientError as error:
             if error.operation_name != "DeriveSharedSecret":  # AssumeRole, for the credentials
@@ -171,6 +188,8 @@ def _refused(error: ClientError) -> KmsRequestError:
     details = error.response.get("Error", {})
     code, message = (one_line(details.get(name, "")) for name in ("Code", "Message"))
     text = f"KMS refused DeriveSharedSecret: {code}: {message}"
+    if code == "DryRunOperationException":
+        return KmsDryRunError(text)
     if _TOO_OLD.search(message):
         return KmsStaleAttestationError(text)
     return KmsRequestError(f"{text}; {_ACCESS_HINT}" if code == "AccessDeniedException" else text)

@@ -248,6 +248,14 @@ def test_the_relay_runs_with_no_more_than_it_needs() -> None:
     assert not [line for line in relay if line.startswith("PrivateUsers=")]
 
 
+def test_the_check_is_the_command_and_runs_beside_the_files_that_it_reads() -> None:
+    check = unit("foobar-enclave-check.service").splitlines()
+    assert "WorkingDirectory=/opt/foobar" in check
+    assert "ExecStart=/opt/foobar/.venvs/runtime/bin/foobar-instance check" in check
+    assert "DynamicUser=yes" in check
+    assert "check" in cli.commands
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "deploy").glob("foobar-*")))
 def test_systemd_accepts_the_units(name: str) -> None:
     program = shutil.which("systemd-analyze")

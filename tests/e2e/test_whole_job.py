@@ -33,6 +33,15 @@ def test_a_pipeline_takes_bytes_of_any_content(keyed: InstanceCli, plaintext: by
     assert answer == b"Count 'a': %d\n" % plaintext.count(b"a")
 
 
+def test_check_says_whether_decrypt_would_work(keyed: InstanceCli) -> None:
+    result = keyed("check", "-q")
+    assert [line.partition(":")[0] for line in result.stdout.decode().splitlines()] == ["ok"] * 3
+    assert result.returncode == 0
+    result = keyed("check", "-q", "--enclave", "unix:/nonexistent")
+    assert b"failed: unix:/nonexistent: no enclave answers" in result.stdout
+    assert result.returncode == 1
+
+
 def test_json(keyed: InstanceCli) -> None:
     ciphertext = keyed.done("encrypt", "--plaintext", "banana").decode().strip()
     answer = json.loads(keyed.done("decrypt", "--json", "--ciphertext", ciphertext))

@@ -368,7 +368,7 @@ def test_without_condition_and_recipient_the_secret_is_in_clear(kms: Kms) -> Non
         ({"PublicKey": spki(RSA_KEY)}, "ValidationException"),
         ({"KeyAgreementAlgorithm": "DH"}, "ValidationException"),
         ({"GrantTokens": ["x"]}, "UnsupportedOperationException"),
-        ({"DryRun": True}, "UnsupportedOperationException"),
+        ({"DryRun": True}, "DryRunOperationException"),
         ({"KeyId": "x"}, "NotFoundException"),
     ],
 )

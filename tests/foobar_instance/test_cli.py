@@ -70,6 +70,7 @@ CONTRACT: dict[str, dict[str, tuple[list[str], str | None]]] = {
         **RESULT,
         **PINS,
     },
+    "check": {**ATTESTATION, **ENCLAVE, **PINS},
     "verify": {**LINES, **ATTESTATION, **RESULT, **PINS},
     "describe": {
         "path": (["path"], None),

@@ -105,7 +105,27 @@ def test_what_is_asked_and_answered(kms: FakeKms, enveloped: bytes) -> None:
             "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
             "AttestationDocument": to_base64(b"document"),
         },
+        "DryRun": False,
     }
+
+
+def check_derive() -> None:
+    KmsService(REGION).check_derive(
+        key_arn=KEY_ARN, ephemeral_key=PUBLIC_KEY, attestation=b"document"
+    )
+
+
+def test_a_dry_run_succeeds_where_kms_says_so(kms: FakeKms) -> None:
+    kms.refuses("DryRunOperationException", "The request would have succeeded")
+    check_derive()
+    assert json.loads(kms.asked[0].body)["DryRun"] is True
+    kms.refuses("NotFoundException", "Key does not exist")
+    with pytest.raises(KmsRequestError, match="NotFoundException: Key does not exist"):
+        check_derive()
+    kms.status = 200
+    kms.answers()
+    with pytest.raises(KmsRequestError, match="it knows no DryRun"):
+        check_derive()
 
 
 @pytest.mark.parametrize("enveloped", [None, b"", bytes(MAX_ENVELOPED_DATA + 1)])
