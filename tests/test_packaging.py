@@ -37,6 +37,7 @@ def test_the_version_is_the_distributions() -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+@pytest.mark.threat("19")
 def test_every_locked_version_has_hashes(lock: Path) -> None:
     blocks = re.split(r"^(?=[a-z0-9.-]+==)", lock.read_text(), flags=re.MULTILINE)[1:]
     assert len(blocks) == len(pinned(lock)) > 0

@@ -68,6 +68,7 @@ def swapped_certificate(tmp_path: Path) -> Callable[[socket], None]:
         ("cut", ""),
     ],
 )
+@pytest.mark.threat("B")
 def test_a_hostile_relay(
     cli: InstanceCli, emulator: Emulator, second_relay: str, tmp_path: Path, attack: str, words: str
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_hostile_relay(
     assert not cli.attestation.exists()
 
 
+@pytest.mark.threat("9")
 def test_a_key_attestation_replayed_from_an_earlier_run(
     cli: InstanceCli, emulator: Emulator
 ) -> None:
@@ -101,6 +103,7 @@ def test_a_key_attestation_replayed_from_an_earlier_run(
 
 
 @pytest.mark.parametrize("replayed", ["getAttestation", "compute"])
+@pytest.mark.threat("9")
 def test_an_answer_replayed_from_an_earlier_run(
     keyed: InstanceCli, emulator: Emulator, replayed: str
 ) -> None:
@@ -124,6 +127,7 @@ def test_an_answer_replayed_from_an_earlier_run(
 
 
 @pytest.mark.parametrize(("version", "word"), [("1", "request"), ("2", "other messages")])
+@pytest.mark.threat("5")
 def test_a_result_of_other_input_under_the_right_challenge(
     keyed: InstanceCli, emulator: Emulator, version: str, word: str
 ) -> None:
@@ -158,6 +162,7 @@ def debug_enclave(emulator: Emulator) -> str:
     return str(emulator.start_enclave("debug", debug=True).address)
 
 
+@pytest.mark.threat("1")
 def test_a_key_of_another_enclave(cli: InstanceCli, other_enclave: str) -> None:
     refused(cli("create-key", FOOBAR_ENCLAVE=other_enclave), 3, "PCR0")
     assert not cli.attestation.exists()
@@ -186,17 +191,20 @@ def test_kms_refuses_another_enclave_that_the_user_would_trust(
     assert result.stdout == b""
 
 
+@pytest.mark.threat("2")
 def test_a_debug_enclave_makes_no_key(cli: InstanceCli, debug_enclave: str) -> None:
     refused(cli("create-key", FOOBAR_ENCLAVE=debug_enclave), 1, "debug mode")
     assert not cli.attestation.exists()
 
 
+@pytest.mark.threat("2")
 def test_a_debug_enclave_decrypts_nothing(keyed: InstanceCli, debug_enclave: str) -> None:
     message = keyed.done("encrypt", "--plaintext", "banana")
     result = keyed("decrypt", "--ciphertext", "-", stdin=message, FOOBAR_ENCLAVE=debug_enclave)
     refused(result, 3, "debug mode")
 
 
+@pytest.mark.threat("1")
 def test_an_attestation_of_another_enclave_is_not_encrypted_to(
     keyed: InstanceCli, emulator: Emulator, other_enclave: str
 ) -> None:
@@ -206,6 +214,7 @@ def test_an_attestation_of_another_enclave_is_not_encrypted_to(
     refused(result, 3, "PCR0")
 
 
+@pytest.mark.threat("7")
 def test_a_ciphertext_for_another_key(keyed: InstanceCli) -> None:
     message = keyed.done("encrypt", "--plaintext", "banana")
     keyed.done("create-key")
@@ -218,6 +227,7 @@ def test_a_ciphertext_for_another_key(keyed: InstanceCli) -> None:
     refused(keyed("decrypt", "--ciphertext", "-", stdin=message_1), 3, "does not decrypt")
 
 
+@pytest.mark.threat("F")
 def test_a_hostile_error_text_does_not_reach_the_terminal_as_it_is(
     keyed: InstanceCli, emulator: Emulator
 ) -> None:

@@ -90,6 +90,7 @@ def test_one_result_over_all_and_its_proof(keyed: InstanceCli, emulator: Emulato
         assert b"other messages" in result.stderr
 
 
+@pytest.mark.threat("7")
 def test_the_proof_of_another_key_of_the_same_image(keyed: InstanceCli, emulator: Emulator) -> None:
     message = joined(seal(keyed, [b"banana"]))
     keyed.done("decrypt", "--ciphertext", "-", "--proof", "result.json", stdin=message)

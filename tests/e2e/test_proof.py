@@ -36,6 +36,7 @@ def third_person(folder: Path, emulator: Emulator, *arguments: str) -> tuple[int
     return result.returncode, result.stdout, result.stderr
 
 
+@pytest.mark.threat("6")
 def test_a_third_person_verifies_the_result(
     proven: tuple[InstanceCli, str], emulator: Emulator
 ) -> None:

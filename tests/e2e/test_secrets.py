@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from emulator import Emulator
 from emulator.pytest_plugin import InstanceCli
 from tests.e2e.hostile import Exchange, enclave_in_the_middle
@@ -10,6 +12,7 @@ from tests.e2e.hostile import Exchange, enclave_in_the_middle
 PLAINTEXT = "canary-in-the-enclave"
 
 
+@pytest.mark.threat("10")
 def test_no_secret_is_written_anywhere(
     cli: InstanceCli, emulator: Emulator, nitro_console: Path
 ) -> None:

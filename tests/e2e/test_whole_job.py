@@ -27,6 +27,7 @@ def test_the_originals_option_names(keyed: InstanceCli) -> None:
     [b"", b"a", b"\0a\xff\n\raA\x80", b"a" * 778192, "a\u00e0 \u03b1".encode()],
     ids=["empty", "one", "bytes", "longest", "text"],
 )
+@pytest.mark.threat("17")
 def test_a_pipeline_takes_bytes_of_any_content(keyed: InstanceCli, plaintext: bytes) -> None:
     ciphertext = keyed.done("encrypt", "--plaintext", "-", stdin=plaintext)
     answer = keyed.done("decrypt", "--ciphertext", "-", stdin=ciphertext)

@@ -249,6 +249,7 @@ def test_a_key_is_named_by_id_or_by_its_own_arn(kms: Kms, key_id: str) -> None:
         lambda client, key_id: client.get_public_key(KeyId=key_id),
     ],
 )
+@pytest.mark.threat("C")
 def test_the_account_root_can_neither_use_nor_change_our_key(
     kms: Kms, key_id: str, call: Callable[[KMSClient, str], object]
 ) -> None:
@@ -280,6 +281,7 @@ def test_the_attested_enclave_gets_the_shared_secret(kms: Kms, key_id: str) -> N
     assert len(answer["CiphertextForRecipient"]) <= 6144
 
 
+@pytest.mark.threat("D")
 def test_a_request_without_attestation_is_refused(kms: Kms, key_id: str) -> None:
     code, message = refused(lambda: kms.derive(key_id, None))
     arn = f"arn:aws:kms:us-east-1:123456789012:key/{key_id}"
@@ -292,6 +294,7 @@ def test_a_request_without_attestation_is_refused(kms: Kms, key_id: str) -> None
 
 
 @pytest.mark.parametrize("pcr0", [bytes(48), PCR0[::-1]])
+@pytest.mark.threat("D")
 def test_another_pcr0_is_refused(kms: Kms, key_id: str, pcr0: bytes) -> None:
     document = kms.document(pcrs=dict.fromkeys(range(1, 16), PCR0) | {0: pcr0})
     assert code_of(lambda: kms.derive(key_id, document)) == "AccessDeniedException"

@@ -270,6 +270,7 @@ def test_each_byte_of_a_known_sizes_padding_is_compared(rsa_key: rsa.RSAPrivateK
         refuse(made.message(), rsa_key, size=32)
 
 
+@pytest.mark.threat("8")
 def test_weakness_8_how_far_a_padding_is_valid_makes_no_way_of_its_own(
     rsa_key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +310,7 @@ def test_deep_nesting_is_refused_soon(filler: bytes, rsa_key: rsa.RSAPrivateKey)
     refuse((filler * 3072)[:6144], rsa_key)
 
 
+@pytest.mark.threat("8")
 def test_weakness_8_key_and_padding_failures_take_the_same_way(
     rsa_key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_one_bad_message_refuses_all_with_one_text(altered: object) -> None:
         {"public_key": b"no key"},
     ],
 )
+@pytest.mark.threat("7")
 def test_another_key_than_the_messages_were_sealed_to(changes: dict[str, object]) -> None:
     asked = replace(request(dawn()), **changes)  # type: ignore[arg-type]
     assert refusal(encode_request(asked)) == UNIFORM
@@ -145,6 +146,7 @@ SHORT = {"sharedSecret": "AAAA", "e": "AAAA", "c": "AAAA"}
         ("challenge", None, "compute.challenge: missing"),
     ],
 )
+@pytest.mark.threat("14")
 def test_malformed_requests(field: str, value: object, text: str) -> None:
     line = json.loads(encode_request(request(dawn())))
     line["compute"][field] = value

@@ -53,6 +53,7 @@ def run(
     return fields
 
 
+@pytest.mark.threat("4")
 def test_weakness_4_the_attestation_names_key_account_and_policy(nsm: FakeNsm) -> None:
     session = FakeSession()
     connector = FakeConnector(session)
@@ -96,6 +97,7 @@ def test_the_partition_is_the_regions(region: str, partition: str, nsm: FakeNsm)
     assert policy["Statement"][0]["Principal"]["AWS"].startswith(f"arn:{partition}:iam::")
 
 
+@pytest.mark.threat("2")
 def test_weakness_2_a_debug_enclave_makes_no_key() -> None:
     nsm, session = FakeNsm(pcr0=bytes(48)), FakeSession()
     connector = FakeConnector(session)
@@ -106,6 +108,7 @@ def test_weakness_2_a_debug_enclave_makes_no_key() -> None:
     assert nsm.names == ["DescribePCR"]
 
 
+@pytest.mark.threat("A")
 def test_a_sandbox_makes_no_key(nsm: FakeNsm) -> None:
     connector = FakeConnector(FakeSession())
     nsm.pcrs[17] = b"\1" * 48
@@ -201,6 +204,7 @@ METADATA_CHANGES: dict[str, list[object]] = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, all_ in METADATA_CHANGES.items() for value in all_]
 )
+@pytest.mark.threat("4")
 def test_weakness_4_a_key_that_is_not_what_was_asked_for_is_not_attested(
     name: str, value: object, nsm: FakeNsm
 ) -> None:
@@ -253,6 +257,7 @@ def test_a_key_whose_public_key_kms_does_not_give_is_named(nsm: FakeNsm) -> None
         run(nsm, FakeSession(public_key=KmsError("no such key")))
 
 
+@pytest.mark.threat("18")
 def test_a_key_that_cannot_be_attested_is_named(nsm: FakeNsm) -> None:
     nsm.answers["Attestation"] = {"Error": "InternalError"}
     with pytest.raises(UnattestedKeyError, match=f"{KEY_ARN} was made .* at Attestation"):

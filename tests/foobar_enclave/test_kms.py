@@ -104,6 +104,7 @@ def old_tls(context: ssl.SSLContext) -> ssl.SSLContext:
     ],
     ids=["another region", "a domain above", "no TLS", "TLS 1.1"],
 )
+@pytest.mark.threat("B")
 def test_a_certificate_for_another_host_is_refused(
     server: Callable[[Authority], ssl.SSLContext | None],
     text: str,
@@ -262,6 +263,7 @@ def test_an_endless_answer_is_bounded(kms: FakeKms, authority: Authority) -> Non
         create(open_session(kms.connect, authority.ca_file))
 
 
+@pytest.mark.threat("18")
 def test_a_fresh_key_that_is_not_known_everywhere_yet_is_asked_for_again(
     kms: FakeKms, authority: Authority
 ) -> None:
@@ -374,6 +376,7 @@ def hostile_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
+@pytest.mark.threat("3")
 def test_weakness_3_no_environment_or_file_has_any_effect(
     kms: FakeKms,
     authority: Authority,
@@ -444,6 +447,7 @@ INJECTIONS = [
 
 
 @pytest.mark.parametrize("region", INJECTIONS)
+@pytest.mark.threat("3")
 def test_weakness_3_no_region_leads_to_another_host(region: str) -> None:
     with pytest.raises((NameFormatError, KmsError)):
         KmsConnector(no_connection).open(region, CREDENTIALS)

@@ -162,6 +162,7 @@ def test_sigterm_ends_an_enclave_whose_console_nobody_reads(socket_folder: Path)
     os.close(reader)
 
 
+@pytest.mark.threat("19")
 def test_entropy_is_fed_and_rights_are_given_up_before_the_key_is_made(
     socket_folder: Path,
 ) -> None:

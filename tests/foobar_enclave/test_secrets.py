@@ -34,6 +34,7 @@ def encodings(secret: bytes) -> list[str]:
     return [secret.decode("latin-1"), repr(secret)[2:-1], secret.hex(), *aligned]
 
 
+@pytest.mark.threat("10")
 def test_weakness_10_nothing_secret_is_logged_or_answered(
     kms: FakeKms,
     authority: Authority,

@@ -143,6 +143,7 @@ def test_a_request_that_waits_holds_up_nobody(start: Start) -> None:
         assert [peer.read() for peer in (one, two, three)] == [echo(b"waits")] * 3
 
 
+@pytest.mark.threat("13")
 def test_weakness_13_an_overlong_line_gets_an_error_and_the_connection_is_closed(
     start: Start,
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_peer_that_never_stops_sending_is_cut_off(start: Start) -> None:
         assert endless(peer)
 
 
+@pytest.mark.threat("13")
 def test_weakness_13_one_connection_too_many_is_told_and_closed(start: Start) -> None:
     assert Limits().connections == 128
     running = start(limits=Limits(connections=2, stop=1.0))
@@ -189,6 +191,7 @@ def test_weakness_13_one_connection_too_many_is_told_and_closed(start: Start) ->
 
 
 @pytest.mark.parametrize("sent", [b"", b"half a line"], ids=["idle", "slow"])
+@pytest.mark.threat("13")
 def test_weakness_13_idle_and_slow_peers_are_dropped(sent: bytes, start: Start) -> None:
     running = start(limits=Limits(idle=0.05, line=0.05, stop=1.0))
     with running.connect() as peer:

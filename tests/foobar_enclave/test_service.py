@@ -88,6 +88,7 @@ def test_get_attestation_carries_nonce_and_public_key_and_nothing_else() -> None
     }
 
 
+@pytest.mark.threat("9")
 def test_weakness_9_only_get_attestation_carries_a_public_key_and_each_has_its_type() -> None:
     decrypted = attested(make().handle(encode_request(decrypt_request(b"a"))), "decrypt")
     created = attested(make().handle(encode_request(REQUEST)), "createKey")
@@ -117,6 +118,7 @@ def test_a_debug_enclave_refuses_create_key_and_answers_the_others() -> None:
     attested(service.handle(encode_request(GetAttestationRequest())), "getAttestation")
 
 
+@pytest.mark.threat("13")
 def test_weakness_13_only_so_many_keys_are_asked_for_at_the_same_time() -> None:
     """Each takes memory; one more is told so, and all other requests go on."""
     asked, go_on = threading.Semaphore(0), threading.Event()
@@ -177,11 +179,13 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("line", FAILURES.values(), ids=FAILURES)
+@pytest.mark.threat("8")
 def test_weakness_8_every_decryption_failure_has_the_same_answer(line: bytes) -> None:
     assert make().handle(line) == UNIFORM
 
 
 @pytest.mark.parametrize("length", [0, 11, 13])
+@pytest.mark.threat("14")
 def test_weakness_14_a_nonce_of_another_length_is_a_failure_like_any_other(length: int) -> None:
     service = make()
     assert service.handle(changed(nonce=bytes(length))) == UNIFORM

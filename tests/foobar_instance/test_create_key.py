@@ -376,6 +376,7 @@ def places(relay: Address, enclave: Address | None = None) -> Places:
     return Places(enclave or UnixAddress("/e"), relay, Path("attestation.out"))
 
 
+@pytest.mark.threat("15")
 def test_a_relay_without_privilege() -> None:
     def forbidden(_: Address) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -385,6 +386,7 @@ def test_a_relay_without_privilege() -> None:
         start_relay(places(VsockAddress(3, 1001)), KMS, listen=forbidden)
 
 
+@pytest.mark.threat("16")
 def test_a_relay_whose_address_is_in_use() -> None:
     with listen(TcpAddress("127.0.0.1", 0)) as other:
         taken = TcpAddress("127.0.0.1", other.getsockname()[1])

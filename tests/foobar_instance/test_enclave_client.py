@@ -80,6 +80,7 @@ def test_closed_before_the_end_of_an_answer(answer: bytes, words: str) -> None:
     refused(answer, EnclaveUnavailableError, words)
 
 
+@pytest.mark.threat("13")
 def test_a_line_that_is_too_long() -> None:
     refused(b"x" * (MAX_LINE + 1), EnclaveUnavailableError, f"longer than {MAX_LINE} bytes")
 

@@ -135,12 +135,14 @@ def test_no_usable_enveloped_data(kms: FakeKms, enveloped: bytes | None) -> None
 
 
 @pytest.mark.parametrize("enveloped", [None, b"enveloped"])
+@pytest.mark.threat("E")
 def test_a_readable_shared_secret_is_never_used(kms: FakeKms, enveloped: bytes | None) -> None:
     kms.answers(CiphertextForRecipient=enveloped, SharedSecret=b"canary")
     refused("readable shared secret: it is not used")
 
 
 @pytest.mark.parametrize("key", [None, KEY_ID, KEY_ARN.replace("1111", "2222")])
+@pytest.mark.threat("4")
 def test_an_answer_for_another_key(kms: FakeKms, key: str | None) -> None:
     kms.answers(KeyId=key)
     refused("another key")

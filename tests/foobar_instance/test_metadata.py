@@ -142,6 +142,7 @@ def test_a_service_that_is_not_there_or_switched_off_or_misconfigured(
     assert service.requests == []
 
 
+@pytest.mark.threat("18")
 def test_version_1_alone_is_refused(service: Service) -> None:
     service.token = None
     refused("with IMDSv2 enabled")
@@ -189,6 +190,7 @@ def test_the_role_of_another_partition(service: Service) -> None:
     refused("another partition")
 
 
+@pytest.mark.threat("18")
 def test_another_role(service: Service) -> None:
     refused(f"the instance's role is {ROLE}, not other: say so with --role", role="other")
     assert service.requests

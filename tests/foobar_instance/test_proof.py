@@ -126,6 +126,7 @@ def test_so_does_the_json() -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.threat("6")
 def test_every_flipped_byte_is_noticed(version: int) -> None:
     data = (GOOD if version == 1 else GOOD_2).encode()
     messages = [MESSAGE] if version == 1 else SEALED
@@ -286,6 +287,7 @@ def respelled(document: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("spelling", range(4))
+@pytest.mark.threat("6")
 def test_a_document_has_one_spelling_in_a_proof(spelling: int) -> None:
     for good, messages in ((GOOD, [MESSAGE]), (GOOD_2, SEALED)):
         key, result = respelled(good.key)[spelling], respelled(good.result)[spelling]

@@ -145,6 +145,7 @@ def refused_options(told: Told, words: str, **options: object) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.threat("1")
 def test_nothing_pinned_is_refused_with_what_to_do(told: Told) -> None:
     refused_options(told, "no measurement pins the enclave: give --measurements")
     write_measurements(DEFAULT_MEASUREMENTS, PCR0=ONE)
@@ -184,6 +185,7 @@ def test_a_malformed_pcr(pcr: str, told: Told) -> None:
     refused_options(told, "--pcr takes N=HEX", pcrs=[pcr])
 
 
+@pytest.mark.threat("12")
 def test_the_packaged_root_is_the_default(told: Told) -> None:
     for partition in ("aws", "aws-us-gov"):
         options = TrustOptions(pcr0=ONE, partition=partition)
@@ -207,6 +209,7 @@ def test_the_root_must_be_of_the_regions_partition(
     make_trust(TrustOptions(root_path=path, pcr0=ONE), told).check_partition("cn-north-1")
 
 
+@pytest.mark.threat("12")
 def test_another_root_is_said_every_time(directory: Path, told: Told, sign: Signer) -> None:
     path = directory / "root.pem"
     path.write_bytes(sign.root_pem)
@@ -266,6 +269,7 @@ def refused(document: bytes, trust: Trust, *, after: timedelta | None = None) ->
 JUST_NOW = timedelta(0)
 
 
+@pytest.mark.threat("11")
 def test_a_saved_document_has_no_age(sign: Signer) -> None:
     attestation = sign.trust().verify_saved(sign(b"data", nonce=NONCE), WHAT)
     assert (attestation.user_data, attestation.pcrs[0]) == (b"data", PCR0)
@@ -314,6 +318,7 @@ def test_another_nonce(sign: Signer, nonce: bytes | None) -> None:
 @pytest.mark.parametrize(
     "after", [MAX_AGE + timedelta(milliseconds=1), timedelta(minutes=-6), timedelta(days=1)]
 )
+@pytest.mark.threat("11")
 def test_too_old(sign: Signer, after: timedelta) -> None:
     text = refused(sign(nonce=NONCE), sign.trust(), after=after)
     assert "check the clock of this machine" in text
@@ -358,6 +363,7 @@ def test_claims_of_another_type(sign: Signer, user_data: bytes | None) -> None:
         {"region": "us-west-2"},
     ],
 )
+@pytest.mark.threat("4")
 def test_an_arn_that_contradicts_the_claims(sign: Signer, changes: dict[str, Any]) -> None:
     assert "claims contradict each other" in refused_claims(sign, sign.key(**changes))
 

@@ -69,6 +69,7 @@ def test_two_spellings_of_region_are_refused() -> None:
         parse_key_claims(changed(KEY, region="eu-west-1"))
 
 
+@pytest.mark.threat("9")
 def test_one_purpose_does_not_pass_for_another() -> None:
     with pytest.raises(MessageError, match="foobar/create-key/1"):
         parse_key_claims(RESULT.encode())

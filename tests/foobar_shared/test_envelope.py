@@ -133,6 +133,7 @@ def test_malformed_messages(text: str, reason: str) -> None:
         parse_message(text)
 
 
+@pytest.mark.threat("14")
 def test_only_canonical_p256_keys() -> None:
     compressed = KEY.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
     other_curve = der(ec.generate_private_key(ec.SECP384R1()).public_key())

@@ -161,6 +161,7 @@ def test_a_region_of_an_unknown_partition() -> None:
         "zz-" + "a" * 64 + "-1",
     ],
 )
+@pytest.mark.threat("3")
 def test_region_injection_is_refused(region: str) -> None:
     with pytest.raises(NameFormatError):
         check_region(region)

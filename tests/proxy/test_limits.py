@@ -71,6 +71,7 @@ def test_idle_connection_is_closed_and_an_active_one_is_not(start: Start) -> Non
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.threat("16")
 def test_unreachable_target_closes_the_client_at_once(start: Start, host: str) -> None:
     target = TcpAddress(host, closed_port())
     link = start(target=target)
@@ -183,6 +184,7 @@ def test_look_ups_that_hang_are_bounded(start: Start, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("allowed", "refused"), [(16, [(17, 5), (3, 5), ""]), (None, [])])
+@pytest.mark.threat("16")
 def test_only_the_allowed_cid_is_relayed(
     tmp_path: Path, allowed: int | None, refused: list[object]
 ) -> None:

@@ -40,6 +40,7 @@ def test_4_mib_each_way_at_once_arrive_as_they_were(start: Start, front: str, ba
 
 
 @KINDS
+@pytest.mark.threat("16")
 def test_answer_after_the_clients_end_of_stream(start: Start, front: str, back: str) -> None:
     client, server = start(front, back).pair()
     client.sendall(b"question")
@@ -62,6 +63,7 @@ def test_question_after_the_targets_end_of_stream(start: Start, front: str, back
 
 
 @KINDS
+@pytest.mark.threat("16")
 def test_reader_that_does_not_read_stops_the_writer(start: Start, front: str, back: str) -> None:
     client, server = start(front, back).pair()
     data = noise(3, 16 * MIB)  # more than the sockets on the way hold

@@ -459,6 +459,7 @@ def test_what_the_breakers_change_is_all_that_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(("name", "run"), CASES)
+@pytest.mark.threat("G")
 def test_a_broken_rule_is_named(name: str, run: Check) -> None:
     with pytest.raises(AttestationError) as caught:
         run()
