@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 from foobar_shared.addresses import Address, TcpAddress, UnixAddress
+from foobar_shared.timeouts import RELAY_IDLE, RELAY_TARGET_CONNECT
 
 _log: Final = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ class RelayLimits:
     """Bounds: connections at once, seconds to connect, seconds without a byte."""
 
     connections: int = 256
-    connect_seconds: float = 10.0
-    idle_seconds: float = 300.0
+    connect_seconds: float = RELAY_TARGET_CONNECT
+    idle_seconds: float = RELAY_IDLE
 
 
 class Relay:
