@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,15 +9,14 @@ from datetime import datetime
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from foobar_instance.attestation import Attestation
+from foobar_instance.decrypt import fetch_recipient
 from foobar_instance.enclave_client import EnclaveClient
 from foobar_instance.errors import InstanceError
 from foobar_instance.kms_client import KmsService
-from foobar_instance.proof import KEY, check_same_enclave
+from foobar_instance.proof import KEY
 from foobar_instance.terminal import visible
 from foobar_instance.trust import Trust, key_claims
 from foobar_shared.addresses import Address
-from foobar_shared.messages import NONCE_BYTES, GetAttestationRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,8 @@ def check(
     yield Finding(f"the attestation of {claims.key_arn} verifies")
     for address in addresses:
         try:
-            document = _recipient(address, trust, key, now)
+            with EnclaveClient(address) as enclave:
+                document = fetch_recipient(enclave.ask, key, trust, now=now)
             yield Finding(f"{address}: the key's enclave answers, as pinned")
             service.check_derive(
                 key_arn=claims.key_arn, ephemeral_key=_public_key(), attestation=document
@@ -64,16 +63,6 @@ def check(
             yield Finding(f"{address}: KMS would let this enclave use the key")
         except InstanceError as error:
             yield Finding(f"{address}: {error}", error.exit_code)
-
-
-def _recipient(
-    address: Address, trust: Trust, key: Attestation, now: Callable[[], datetime]
-) -> bytes:
-    nonce, what = secrets.token_bytes(NONCE_BYTES), "the enclave's attestation"
-    with EnclaveClient(address) as enclave:
-        document = enclave.ask(GetAttestationRequest(nonce))
-    check_same_enclave(trust.verify_fresh(document, what, nonce=nonce, now=now()), key, what)
-    return document
 
 
 def _public_key() -> bytes:

@@ -55,6 +55,7 @@ from foobar_shared.messages import (
     ComputeRequest,
     DecryptRequest,
     GetAttestationRequest,
+    Request,
     encode_request,
     name_of,
 )
@@ -218,10 +219,7 @@ class Decryptor:
 
     def _fetch(self, enclave: Enclave) -> bytes:
         """Return a new attestation document of an enclave of the image that made the key."""
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        document = enclave.ask(GetAttestationRequest(nonce))
-        attestation = self._trust.verify_fresh(document, _ENCLAVE, nonce=nonce, now=self._now())
-        check_same_enclave(attestation, self._attestation, _ENCLAVE)
+        document = fetch_recipient(enclave.ask, self._attestation, self._trust, now=self._now)
         self._progress.step("enclave attestation verified")
         return document
 
@@ -249,6 +247,29 @@ class Decryptor:
         path = _document_of(hint, self._key_path)
         advice = f": use --attestation-path {path}" if path else ""
         return f"; this message is sealed to another key{advice}"
+
+
+def fetch_recipient(
+    ask: Callable[[Request], bytes],
+    key: Attestation,
+    trust: Trust,
+    *,
+    now: Callable[[], datetime],
+) -> bytes:
+    """Return a new attestation document that KMS takes as a recipient.
+
+    `ask` sends a request to an enclave, `key` is the content of the key's attestation document,
+    and `now` is the clock.
+
+    Raises:
+        InstanceError: the enclave does not answer, or its document does not verify or is of
+            another image than the key's.
+    """
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    document = ask(GetAttestationRequest(nonce))
+    attestation = trust.verify_fresh(document, _ENCLAVE, nonce=nonce, now=now())
+    check_same_enclave(attestation, key, _ENCLAVE)
+    return document
 
 
 def ephemeral_key_of(message: AnyMessage) -> bytes:
