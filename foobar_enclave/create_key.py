@@ -22,6 +22,7 @@ from foobar_shared.envelope import load_p256_public_key
 from foobar_shared.errors import EnvelopeError, SharedError
 from foobar_shared.key_policy import (
     PCR_BYTES,
+    SANDBOX_PCR,
     is_debug_mode,
     key_policy,
     partition_of,
@@ -30,7 +31,6 @@ from foobar_shared.key_policy import (
 from foobar_shared.messages import CreateKeyRequest
 
 _KEY_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-_SANDBOX_PCR: Final = 17
 _ASKED_FOR: Final = {"KeySpec": "ECC_NIST_P256", "KeyUsage": "KEY_AGREEMENT"}
 
 
@@ -86,7 +86,7 @@ def _own_pcr0(nsm: NsmDevice) -> bytes:
 def _refuse_sandbox(nsm: NsmDevice) -> None:
     """Refuse a Nitro Sandbox: AWS's guest image makes PCR0, and PCR17 tells the workloads apart."""
     try:
-        pcr = nsm.describe_pcr(_SANDBOX_PCR)
+        pcr = nsm.describe_pcr(SANDBOX_PCR)
     except NsmError as error:
         if error.code != "InvalidIndex":
             raise

@@ -12,6 +12,10 @@ from foobar_shared.errors import NameFormatError
 PCR_BYTES: Final = 48
 """Length of a PCR: SHA-384."""
 
+SANDBOX_PCR: Final = 17
+"""Measures the workload of a confidential Nitro Sandbox (EKS user guide, "Run a pod in
+confidential mode")."""
+
 PARTITIONS: Final = {
     "aws": (r"^(us|eu|ap|sa|ca|me|af|il|mx)\-\w+\-\d+$", "amazonaws.com"),
     "aws-cn": (r"^cn\-\w+\-\d+$", "amazonaws.com.cn"),

@@ -11,10 +11,9 @@ from typing import Final
 from foobar_instance.attestation import _rules as rules
 from foobar_instance.attestation._cose import Es384Message, decode_cbor, decode_message
 from foobar_instance.attestation._rules import kind
-from foobar_shared.key_policy import PCR_BYTES, is_debug_mode
+from foobar_shared.key_policy import PCR_BYTES, SANDBOX_PCR, is_debug_mode
 
 _MANDATORY: Final = ("module_id", "digest", "timestamp", "pcrs", "certificate", "cabundle")
-SANDBOX_PCR: Final = 17  # EKS user guide, "Run a pod in confidential mode"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from foobar_instance.attestation._document import SANDBOX_PCR, Attestation
+from foobar_instance.attestation._document import Attestation
 from foobar_instance.attestation._rules import MAX_PCRS, MEASUREMENTS, SANDBOX_PCR17
 from foobar_instance.attestation.errors import MeasurementsError
 from foobar_shared.encoding import parse_json
 from foobar_shared.errors import MessageError
-from foobar_shared.key_policy import PCR_BYTES, is_debug_mode
+from foobar_shared.key_policy import PCR_BYTES, SANDBOX_PCR, is_debug_mode
 
 _MAX_FILE: Final = 64 * 1024
 _HEX: Final = re.compile(rf"[0-9a-fA-F]{{{2 * PCR_BYTES}}}", re.ASCII)
