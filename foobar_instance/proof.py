@@ -25,7 +25,7 @@ from foobar_shared.claims import (
     parse_compute_claims,
     parse_result_claims,
 )
-from foobar_shared.encoding import Fields, from_base64, parse_json_object, to_base64, to_json
+from foobar_shared.encoding import Fields, from_base64, parse_json_object, to_json
 from foobar_shared.envelope import Message
 from foobar_shared.errors import MessageError
 from foobar_shared.framing import MAX_LINE
@@ -60,9 +60,9 @@ class RequestProof:
         """Return the file: one line of JSON, always the same bytes for the same three things."""
         fields = {
             "type": self.TYPE,
-            "key": to_base64(self.key),
-            "request": to_base64(self.request),
-            "result": to_base64(self.result),
+            "key": self.key,
+            "request": self.request,
+            "result": self.result,
         }
         return to_json(fields) + b"\n"
 
@@ -85,9 +85,9 @@ class MessagesProof:
         """Return the file: one line of JSON, always the same bytes for the same three things."""
         fields = {
             "type": self.TYPE,
-            "key": to_base64(self.key),
-            "result": to_base64(self.result),
-            "messages": [to_base64(value) for value in self.messages],
+            "key": self.key,
+            "result": self.result,
+            "messages": self.messages,
         }
         return to_json(fields) + b"\n"
 
