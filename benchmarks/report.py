@@ -35,7 +35,7 @@ class Measurement:
 
     @property
     def median(self) -> float | None:
-        """The median of the samples; None where the contestant is absent."""
+        """Return the median of the samples; None where the contestant is absent."""
         return statistics.median(self.samples) if self.samples else None
 
 
@@ -57,7 +57,7 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """`reached`, `missed`, `absent`, or nothing where no bound is set."""
+        """Return `reached`, `missed`, `absent`, or nothing where no bound is set."""
         if self.value is None:
             return "absent"
         if self.bound is None:
@@ -97,7 +97,7 @@ class Section:
         return "\n".join(lines) + "\n"
 
     def as_json(self) -> dict[str, object]:
-        """The same for programs."""
+        """Return the same for programs."""
         return {
             "name": self.name,
             "work": self.work,
@@ -127,7 +127,7 @@ class Section:
 def ratio_of(
     mine: Measurement, theirs: Measurement, *, bound: float | None = None, better: Better = "higher"
 ) -> Ratio:
-    """The median of the ratios within each round, as a slow moment hits both of a round."""
+    """Return the median of the ratios within each round, as a slow moment hits both of a round."""
     rounds = [my / their for my, their in zip(mine.samples, theirs.samples, strict=False)]
     value = statistics.median(rounds) if rounds else None
     return Ratio(f"{mine.who} / {theirs.who}", value, bound, better)
@@ -147,7 +147,7 @@ def summary(sections: Sequence[Section]) -> str:
 
 
 def machine() -> Mapping[str, object]:
-    """What the numbers were measured on."""
+    """Return what the numbers were measured on."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),

@@ -44,7 +44,7 @@ def take(contestants: Sequence[Contestant], *, rounds: int, unit: str) -> dict[s
 
 
 def rate(work: Callable[[], object], *, seconds: float, batch: int = 1) -> float:
-    """How often a second `work` is done, where each call of it does it `batch` times."""
+    """Return how often a second `work` is done; each call does it `batch` times."""
     done = 0
     began = time.perf_counter()
     while (elapsed := time.perf_counter() - began) < seconds or not done:

@@ -11,5 +11,5 @@ Clock: TypeAlias = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The wall clock's time, in UTC."""
+    """Return the wall clock's time, in UTC."""
     return datetime.now(UTC)

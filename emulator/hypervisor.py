@@ -85,7 +85,7 @@ class RunningEnclave:
 
     @property
     def exit_code(self) -> int | None:
-        """The process's exit code; None while it runs."""
+        """Return the process's exit code; None while it runs."""
         return self._process.poll()
 
     def wait_until_ready(self) -> None:

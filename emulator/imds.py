@@ -44,7 +44,7 @@ class ImdsServer(LoopbackServer):
 
     @property
     def endpoint(self) -> str:
-        """The URL for AWS_EC2_METADATA_SERVICE_ENDPOINT."""
+        """Return the URL for AWS_EC2_METADATA_SERVICE_ENDPOINT."""
         return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
 
     def new_token(self, ttl: str) -> str | None:

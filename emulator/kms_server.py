@@ -42,7 +42,7 @@ class KmsServer(LoopbackServer):
 
     @property
     def endpoint(self) -> str:
-        """The URL for AWS_ENDPOINT_URL_KMS."""
+        """Return the URL for AWS_ENDPOINT_URL_KMS."""
         return f"https://localhost:{self.server_address[1]}"
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> Mapping[str, object]:

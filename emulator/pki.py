@@ -78,7 +78,7 @@ class NitroPki:
 
     @property
     def root(self) -> x509.Certificate:
-        """The trust anchor of everything issued here."""
+        """Return the trust anchor of everything issued here."""
         return self.issuer.certificate
 
     def issue(self, module_id: str, *, now: datetime) -> NitroChain:

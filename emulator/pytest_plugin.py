@@ -56,19 +56,19 @@ class InstanceCli:
 
     @property
     def attestation(self) -> Path:
-        """Where `create-key` saves a key's attestation, and the others look for it."""
+        """Return where `create-key` saves a key's attestation, and the others look for it."""
         return self.directory / "attestation.out"
 
 
 @pytest.fixture(scope="session")
 def nitro_console(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that all enclaves write their logs to."""
+    """Return the file that all enclaves write their logs to."""
     return tmp_path_factory.mktemp("nitro") / "console"
 
 
 @pytest.fixture(scope="session")
 def nitro_emulator(nitro_console: Path) -> Iterator[Emulator]:
-    """A running emulator, one for all tests."""
+    """Run an emulator, one for all tests."""
     from emulator.up import Emulator
 
     # A unix socket's path has at most 107 bytes: pytest's own directories are too deep.
@@ -82,7 +82,7 @@ def nitro_emulator(nitro_console: Path) -> Iterator[Emulator]:
 
 @pytest.fixture
 def nitro_environment(nitro_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """This process's environment, pointed at the emulator while a test runs."""
+    """Point this process's environment at the emulator while a test runs."""
     environment = nitro_emulator.process_environment()
     for name in os.environ.keys() - environment.keys():
         monkeypatch.delenv(name)
@@ -93,7 +93,7 @@ def nitro_environment(nitro_emulator: Emulator, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="session")
 def key_attestation(nitro_emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The attestation of a key that the real `create-key` made, one for all tests."""
+    """Return the attestation of a key that the real `create-key` made, for all tests."""
     cli = InstanceCli(nitro_emulator, tmp_path_factory.mktemp("key"))
     cli.done("create-key")
     return cli.attestation.read_bytes()
@@ -101,12 +101,12 @@ def key_attestation(nitro_emulator: Emulator, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def instance_cli(nitro_emulator: Emulator, tmp_path: Path) -> InstanceCli:
-    """The command line in an empty directory."""
+    """Return the command line in an empty directory."""
     return InstanceCli(nitro_emulator, tmp_path)
 
 
 @pytest.fixture
 def instance_cli_with_key(instance_cli: InstanceCli, key_attestation: bytes) -> InstanceCli:
-    """The command line in a directory with a key's attestation."""
+    """Return the command line in a directory with a key's attestation."""
     instance_cli.attestation.write_bytes(key_attestation)
     return instance_cli

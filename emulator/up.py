@@ -109,22 +109,22 @@ class Emulator:
 
     @property
     def directory(self) -> Path:
-        """Where its sockets and files are."""
+        """Return where its sockets and files are."""
         return self._state.path
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that point `foobar-instance` and AWS SDKs at this emulator."""
+        """Return the variables that point `foobar-instance` and AWS SDKs at this emulator."""
         return dict(self._environment.variables)
 
     @property
     def ca_file(self) -> Path:
-        """The PEM file of the CA that signs KMS's TLS certificate."""
+        """Return the PEM file of the CA that signs KMS's TLS certificate."""
         return self.directory / "kms-ca.pem"
 
     @property
     def root_path(self) -> Path:
-        """The PEM file of the Nitro root certificate."""
+        """Return the PEM file of the Nitro root certificate."""
         return self.directory / "nitro-root.pem"
 
     def process_environment(self, base: Mapping[str, str] = os.environ) -> dict[str, str]:

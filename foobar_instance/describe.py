@@ -78,13 +78,13 @@ class Description:
 
     @property
     def instance_id(self) -> str | None:
-        """The parent's instance id, where the module id has the form of AWS's."""
+        """Return the parent's instance id, where the module id has AWS's form."""
         match = _MODULE_ID.fullmatch(self.attestation.module_id)
         return match[1] if match else None
 
     @property
     def kind(self) -> str:
-        """What has the document made, as far as it tells: `enclave`, `sandbox` or `unknown`."""
+        """Return what made the document, as far as it tells: `enclave`, `sandbox` or `unknown`."""
         if self.attestation.is_sandbox:
             return "sandbox"
         match = _MODULE_ID.fullmatch(self.attestation.module_id)
@@ -92,7 +92,7 @@ class Description:
 
     @property
     def region(self) -> str | None:
-        """The region in the leaf certificate's name, `<module id>.<region>.aws`."""
+        """Return the region in the leaf certificate's name, `<module id>.<region>.aws`."""
         leaf = _certificates(self.attestation)[-1]
         name = _common_name(leaf) if leaf else ""
         match = _LEAF_REGION.fullmatch(name.removeprefix(self.attestation.module_id))
@@ -100,7 +100,7 @@ class Description:
 
     @property
     def age(self) -> timedelta:
-        """How long ago the document was signed."""
+        """Return how long ago the document was signed."""
         return self.now - self.attestation.timestamp
 
 
