@@ -7,6 +7,7 @@ from typing import Any
 from tests.deploy.template import ROOT, TEMPLATE, load
 
 PAGE = (ROOT / "docs/operations.md").read_text()
+COMMANDS = re.sub(r" \\\n\s+", " ", PAGE)
 
 
 def shown_policy(name: str) -> object:
@@ -35,10 +36,10 @@ def test_the_role_by_hand_may_do_what_the_templates_may() -> None:
 def test_the_instance_by_hand_is_the_templates() -> None:
     instance = load(TEMPLATE.read_text())["Resources"]["Instance"]["Properties"]
     options = ",".join(f"{key}={value}" for key, value in instance["MetadataOptions"].items())
-    assert f"--metadata-options {options} " in PAGE
-    assert "--enclave-options Enabled=true " in PAGE
+    assert f"--metadata-options {options} " in COMMANDS
+    assert "--enclave-options Enabled=true " in COMMANDS
     image = instance["ImageId"]["Fn::Sub"].strip("{}").removesuffix("${Architecture").rstrip("$")
-    assert f"--image-id {image}x86_64 " in PAGE
+    assert f"--image-id {image}x86_64 " in COMMANDS
 
 
 def test_the_packages_by_hand_are_the_templates() -> None:
