@@ -42,7 +42,7 @@ def test_issue_forms_have_a_name_a_description_and_questions() -> None:
         ("proxy/cli.py", "tests/proxy/test_cli.py"),
         ("tests/proxy/test_cli.py", "tests/proxy/test_cli.py"),
         ("tests/proxy/peers.py", "tests/proxy"),
-        ("docs/relay.md", "tests/deploy tests/test_docs.py"),
+        ("docs/operations.md", "tests/deploy tests/test_docs.py"),
         ("deploy/kubernetes/job.yaml", "tests/deploy tests/test_packaging.py"),
         ("LICENSE", ""),
     ],

@@ -46,7 +46,7 @@ def test_lock_resolves_each_lock_file_anew() -> None:
 
 def documented() -> dict[str, str]:
     """`name==version` of each package in the list of licences, with its licence."""
-    rows = ROW.findall((ROOT / "docs/supply-chain.md").read_text())
+    rows = ROW.findall((ROOT / "docs/trust.md").read_text())
     return {f"{name}=={version}": licence for name, version, licence in rows}
 
 
