@@ -30,7 +30,6 @@ from foobar_instance.files import (
 )
 from foobar_instance.terminal import Progress, log_to_stderr, visible
 from foobar_shared import VERSION
-from foobar_shared.addresses import Address, parse_address
 from foobar_shared.computation import SUMMARY
 from foobar_shared.errors import AddressError, SharedError
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from foobar_instance.attestation import Partition
     from foobar_instance.proof import AnyMessage
     from foobar_instance.trust import Trust
+    from foobar_shared.addresses import Address
 
 PROGRAM: Final = "foobar-instance"
 
@@ -471,6 +471,8 @@ def _trust(common: dict[str, Any], progress: Progress, *, default_file: bool = T
 
 
 def _address(name: str, text: str) -> Address:
+    from foobar_shared.addresses import parse_address
+
     try:
         return parse_address(text)
     except AddressError as error:

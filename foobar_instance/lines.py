@@ -12,9 +12,9 @@ from foobar_instance.proof import AnyMessage, VerifiedResult, facts
 from foobar_instance.terminal import Progress, visible
 from foobar_instance.trust import Trust
 from foobar_instance.workers import in_order
+from foobar_shared.claims import MAX_MESSAGES
 from foobar_shared.errors import EnvelopeError, MessageTooLongError, SharedError
 from foobar_shared.hpke import MAX_MESSAGE, parse_message
-from foobar_shared.messages import MAX_MESSAGES
 
 MAX_TEXT: Final = 2 * MAX_MESSAGE
 """Longest text of one message in bytes, with the line breaks that `fold` and mail insert."""

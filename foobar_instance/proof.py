@@ -18,6 +18,7 @@ from foobar_instance.errors import NotVerifiedError
 from foobar_instance.trust import Trust, key_claims, refusal
 from foobar_shared import computation
 from foobar_shared.claims import (
+    MAX_MESSAGES,
     SHA256_BYTES,
     KeyClaims,
     hash_of_messages,
@@ -30,7 +31,7 @@ from foobar_shared.envelope import Message
 from foobar_shared.errors import MessageError
 from foobar_shared.framing import MAX_LINE
 from foobar_shared.hpke import SealedMessage
-from foobar_shared.messages import MAX_MESSAGES, DecryptRequest, parse_request
+from foobar_shared.messages import DecryptRequest, parse_request
 
 KEY: Final = "the key's attestation"
 RESULT: Final = "the result's attestation"

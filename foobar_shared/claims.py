@@ -10,12 +10,17 @@ from typing import Final
 from foobar_shared.computation import Result
 from foobar_shared.encoding import Fields, parse_json_object, to_json
 from foobar_shared.errors import MessageError
-from foobar_shared.messages import MAX_KEY_ARN, MAX_MESSAGES
 
 CREATE_KEY: Final = "foobar/create-key/1"
 DECRYPT: Final = "foobar/decrypt/1"
 COMPUTE: Final = "foobar/compute/1"
 SHA256_BYTES: Final = 32
+
+MAX_MESSAGES: Final = 512
+"""Messages that one compute request holds at most."""
+
+MAX_KEY_ARN: Final = 256
+"""Longest key ARN in characters; an ARN of KMS has some 90."""
 
 MAX_RESULT: Final = 512
 """Longest JSON of a result's fields in bytes; with all other fields it fits the 1,024 bytes of

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from foobar_shared.claims import MAX_KEY_ARN, MAX_MESSAGES
 from foobar_shared.encoding import Fields, parse_json_object, to_json
 from foobar_shared.errors import MessageError
 
@@ -13,12 +14,6 @@ NONCE_BYTES: Final = 32
 
 MAX_ENVELOPED_DATA: Final = 6144
 """Longest `CiphertextForRecipient` in bytes (AWS KMS API, DeriveSharedSecret)."""
-
-MAX_MESSAGES: Final = 512
-"""Messages that one compute request holds at most."""
-
-MAX_KEY_ARN: Final = 256
-"""Longest key ARN in characters; an ARN of KMS has some 90."""
 
 _ENC_BYTES: Final = 65  # an uncompressed point on P-256 (SEC 1 section 2.3.3)
 

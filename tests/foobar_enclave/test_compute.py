@@ -13,11 +13,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from foobar_enclave.service import EnclaveService
 from foobar_shared import computation, hpke
-from foobar_shared.claims import hash_of_messages, message_hash, parse_compute_claims
+from foobar_shared.claims import (
+    MAX_MESSAGES,
+    hash_of_messages,
+    message_hash,
+    parse_compute_claims,
+)
 from foobar_shared.errors import ComputationError
 from foobar_shared.framing import MAX_COMPUTE_LINE, MAX_LINE
 from foobar_shared.messages import (
-    MAX_MESSAGES,
     AttestationResponse,
     ComputeMessage,
     ComputeRequest,
