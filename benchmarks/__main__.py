@@ -1,17 +1,19 @@
 """`python -m benchmarks [NAME...]`: run the benchmarks and print their tables.
 
-The results are also written as JSON: to benchmarks.json, or where --json says.
+Every sample is also written to benchmarks.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from benchmarks.report import Section, as_json, summary
+from benchmarks.report import Section, report
 
 # Each module has `run(rounds: int, *, small: bool) -> Section`.
 BENCHMARKS: Final = ("verify", "start", "enclave", "relay", "messages")
@@ -23,7 +25,6 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--rounds", type=int, default=7, help="how often each is measured")
     parser.add_argument("--small", action="store_true", help="at the smallest size, as a check")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="results' file")
     options = parser.parse_args()
     if unknown := sorted(set(options.names) - set(BENCHMARKS)):
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
@@ -32,9 +33,9 @@ def main() -> None:
         print(f"running {name} ...", file=sys.stderr, flush=True)
         module = importlib.import_module(f"benchmarks.{name}")
         sections.append(module.run(options.rounds, small=options.small))
-        print(sections[-1].table(), flush=True)
-    print(summary(sections), flush=True)
-    options.json.write_text(as_json(sections))
+    samples = json.dumps([asdict(section) for section in sections], indent=2)
+    Path("benchmarks.json").write_text(samples + "\n")
+    print(report(sections, options.rounds), end="")
 
 
 if __name__ == "__main__":

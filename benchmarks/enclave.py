@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +11,8 @@ from pathlib import Path
 import cbor2
 
 from benchmarks.programs import Place, place
-from benchmarks.report import Measurement, Section, ratio_of
-from benchmarks.rounds import Contestant, rate, take
-from foobar_instance.enclave_client import EnclaveClient
-from foobar_shared import hpke
-from foobar_shared.addresses import Address, connect, parse_address
+from benchmarks.report import Measurement, Section, rate, ratio_of, take
+from foobar_shared.addresses import Address, connect
 from foobar_shared.messages import (
     NONCE_BYTES,
     ComputeMessage,
@@ -33,70 +28,51 @@ def run(rounds: int, *, small: bool = False) -> Section:
     """Measure requests a second and MiB."""
     seconds = 0.01 if small else 1.0
     with place() as here:
-        address = parse_address(here.emulator.environment["FOOBAR_ENCLAVE"])
-        get = encode_request(GetAttestationRequest(secrets.token_bytes(NONCE_BYTES))) + b"\n"
-        compute = _compute_line(here, address)
         nsm = here.emulator.enclave.nsm
-        request = cbor2.dumps({"Attestation": {"user_data": None, "nonce": bytes(32)}})
+        request = cbor2.dumps({"Attestation": {"nonce": bytes(NONCE_BYTES)}})
+        get = encode_request(GetAttestationRequest(bytes(NONCE_BYTES))) + b"\n"
+        load = partial(_load, here.address, seconds)
+        compute = _compute_line(here)
         measured = take(
-            [
-                Contestant(
-                    "the emulated module alone",
-                    lambda: rate(lambda: nsm.exchange(request), seconds=seconds),
+            {
+                "the emulated module alone": lambda: rate(
+                    lambda: nsm.exchange(request), seconds=seconds
                 ),
-                *(
-                    Contestant(
-                        f"{name}, {clients} client{'s' * (clients > 1)}",
-                        partial(_load, address, line, clients, seconds),
-                    )
-                    for name, line in (("getAttestation", get), ("compute of 1 message", compute))
-                    for clients in (1, _CLIENTS)
-                ),
-            ],
+                "getAttestation, 1 client": lambda: load(get, 1),
+                f"getAttestation, {_CLIENTS} clients": lambda: load(get, _CLIENTS),
+                "compute of 1 message, 1 client": lambda: load(compute, 1),
+                f"compute of 1 message, {_CLIENTS} clients": lambda: load(compute, _CLIENTS),
+            },
             rounds=rounds,
             unit="requests/s",
         )
-        process = _enclave_process()
-        before = Measurement("peak memory after all of this", "MiB", (_peak_mib(process),))
-        _load(address, get, _CLIENTS, seconds * 10)
-        after = Measurement("peak memory after 10 seconds more", "MiB", (_peak_mib(process),))
-    module, one, many, compute_one, compute_many = measured.values()
+        before = Measurement("peak memory", "MiB", (_peak_mib(),))
+        _load(here.address, seconds * 10, get, _CLIENTS)
+        after = Measurement("peak memory 10 seconds later", "MiB", (_peak_mib(),))
+    module, one, many, *_ = measured.values()
     return Section(
         "enclave",
         "Lines over a unix socket to the enclave's program, a process of its own. The clients and "
         "the emulated module, which signs each document with P-384, share one Python process.",
         (*measured.values(), before, after),
         (
-            ratio_of(one, module, bound=0.5),
-            ratio_of(many, module, bound=0.5),
-            ratio_of(compute_one, one),
-            ratio_of(compute_many, many),
-            ratio_of(after, before, bound=1.05, better="lower"),
+            ratio_of(one, module, 0.5),
+            ratio_of(many, module, 0.5),
+            ratio_of(after, before, 1.05, at_most=True),
         ),
     )
 
 
-def _compute_line(here: Place, address: Address) -> bytes:
+def _compute_line(here: Place) -> bytes:
     """Return a request of one message that the enclave can answer again and again."""
-    message = hpke.parse(hpke.seal(b"attack at dawn", here.key.public_key, here.key.key_arn))
-    assert message is not None  # noqa: S101 - it is of format 2
-    with EnclaveClient(address) as enclave:
-        document = enclave.ask(GetAttestationRequest(secrets.token_bytes(NONCE_BYTES)))
-    secret = here.derive(here.emulator.kms_client(), message.enc, document)
-    return (
-        encode_request(
-            ComputeRequest(
-                here.key.key_arn,
-                here.key.public_key,
-                (ComputeMessage(secret, message.enc, message.ciphertext),),
-                secrets.token_bytes(NONCE_BYTES),
-            )
-        )
-        + b"\n"
-    )
+    message, shared_secret = here.message()
+    opened = ComputeMessage(shared_secret(), message.enc, message.ciphertext)
+    key = here.key
+    request = ComputeRequest(key.key_arn, key.public_key, (opened,), bytes(NONCE_BYTES))
+    return encode_request(request) + b"\n"
 
 
-def _load(address: Address, line: bytes, clients: int, seconds: float) -> float:
+def _load(address: Address, seconds: float, line: bytes, clients: int) -> float:
     """Return requests a second of clients that ask again as soon as they are answered."""
     deadline = time.perf_counter() + seconds
 
@@ -117,16 +93,11 @@ def _load(address: Address, line: bytes, clients: int, seconds: float) -> float:
         return sum(threads.map(ask_on, connections)) / (time.perf_counter() - began)
 
 
-def _enclave_process() -> int:
-    """Return the process id of the enclave, a child of this process."""
-    for tasks in Path(f"/proc/{os.getpid()}/task").iterdir():
-        for child in (tasks / "children").read_text().split():
+def _peak_mib() -> float:
+    """Return the peak memory (VmHWM of proc(5)) of the enclave, a child of this process."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
             if b"emulator.enclave" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
+                status = Path(f"/proc/{child}/status").read_text()
+                return int(status.partition("VmHWM:")[2].split()[0]) / 1024
     raise RuntimeError("the emulator's enclave is not running")
-
-
-def _peak_mib(process: int) -> float:
-    """Return the most memory that was resident: VmHWM of proc(5)."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024

@@ -7,24 +7,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from emulator import Emulator
 from foobar_instance.attestation import parse_attestation
+from foobar_instance.enclave_client import EnclaveClient
+from foobar_shared import hpke
+from foobar_shared.addresses import Address, parse_address
 from foobar_shared.claims import KeyClaims, parse_key_claims
-
-if TYPE_CHECKING:
-    from mypy_boto3_kms import KMSClient
+from foobar_shared.messages import GetAttestationRequest
 
 PROGRAM: Final = "from foobar_instance.cli import main; main()"  # what the installed script does
-_PROJECT: Final = Path(__file__).parents[1]
+PROJECT: Final = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,24 @@ class Place:
     attestation: Path
     key: KeyClaims
 
-    def derive(self, client: KMSClient, enc: bytes, document: bytes) -> bytes:
-        """Ask KMS for a message's shared secret, for the enclave that `document` attests."""
-        point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), enc)
-        return client.derive_shared_secret(
+    @property
+    def address(self) -> Address:
+        """Return where the enclave serves."""
+        return parse_address(self.emulator.environment["FOOBAR_ENCLAVE"])
+
+    def message(self) -> tuple[hpke.SealedMessage, Callable[[], bytes]]:
+        """Return a message, and the function that asks KMS for its shared secret."""
+        message = hpke.parse(hpke.seal(b"attack at dawn", self.key.public_key, self.key.key_arn))
+        assert message is not None  # noqa: S101 - it is of format 2
+        point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), message.enc)
+        public_key = point.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        client = self.emulator.kms_client()
+        with EnclaveClient(self.address) as enclave:
+            document = enclave.ask(GetAttestationRequest())
+        return message, lambda: client.derive_shared_secret(
             KeyId=self.key.key_arn,
             KeyAgreementAlgorithm="ECDH",
-            PublicKey=point.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+            PublicKey=public_key,
             Recipient={
                 "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
                 "AttestationDocument": document,
@@ -63,23 +75,28 @@ def place() -> Iterator[Place]:
             environment.pop("PYTHONDONTWRITEBYTECODE", None)
             path = folder / "attestation.out"
             python(environment, PROGRAM, "create-key", "-q", f"--attestation-path={path}")
-            claims = parse_attestation(path.read_bytes()).user_data or b""
+            claims = parse_attestation(path.read_bytes()).user_data
             yield Place(emulator, environment, path, parse_key_claims(claims))
 
 
-def python(environment: Mapping[str, str], code: str, *arguments: str, stdin: str = "") -> str:
-    """Run code in a new process and return what it prints.
+def output(command: Sequence[str], environment: Mapping[str, str], stdin: str = "") -> str:
+    """Run a command in the project's folder and return what it prints.
 
     Raises:
         RuntimeError: it failed; the text is its last line on stderr.
     """
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=environment, cwd=_PROJECT, input=stdin, capture_output=True, text=True, check=False,
+        command,
+        env=environment, cwd=PROJECT, input=stdin, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["it failed"])[-1])
     return done.stdout
+
+
+def python(environment: Mapping[str, str], code: str, *arguments: str, stdin: str = "") -> str:
+    """Do as `output` with code in a new process of this interpreter."""
+    return output([sys.executable, "-c", code, *arguments], environment, stdin)
 
 
 def timed(environment: Mapping[str, str], code: str, *arguments: str, stdin: str = "") -> float:

@@ -14,16 +14,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from benchmarks.report import Better, Measurement, Ratio, Section, ratio_of
-from benchmarks.rounds import Contestant, rate, take
+from benchmarks.programs import PROJECT
+from benchmarks.report import Contestant, Measurement, Ratio, Section, rate, ratio_of, take
 
-_PROJECT: Final = Path(__file__).parents[1]
 _START_SECONDS: Final = 10.0
 _HAPROXY: Final = """\
 global
@@ -37,79 +36,79 @@ listen relay
     bind unix@{front}
     server target 127.0.0.1:{port}
 """
+# By name, which for a peer is that of its program and of its package in Debian.
+_COMMANDS: Final = {
+    "proxy": (
+        sys.executable,
+        "-m",
+        "proxy",
+        "-q",
+        "--listen=unix:{front}",
+        "--to=127.0.0.1:{port}",
+    ),
+    "haproxy": ("haproxy", "-db", "-f", "{front}.cfg"),
+    "socat": ("socat", "UNIX-LISTEN:{front},fork,backlog=1024", "TCP:127.0.0.1:{port},nodelay"),
+}
 _STREAM, _ECHO = b"S", b"E"  # a connection's first byte: read all of it, or send it back
 
 
 def run(rounds: int, *, small: bool = False) -> Section:
     """Measure MB/s, round trips and connections a second."""
     size, seconds = (1 << 20, 0.01) if small else (256 << 20, 0.5)
-    cases: tuple[tuple[str, str, Better, Callable[[str], float]], ...] = (
-        ("stream", "MB/s", "higher", lambda front: _stream(front, size)),
-        ("200 bytes there and back", "a second", "higher", lambda front: _ask(front, seconds)),
-        ("connections", "a second", "higher", lambda front: _connect(front, seconds)),
-    )
+    cases: dict[str, tuple[str, Callable[[str], float]]] = {
+        "stream": ("MB/s", lambda front: _stream(front, size)),
+        "200 bytes and back": ("a second", lambda front: _ask(front, seconds)),
+        "connections": ("a second", lambda front: _connect(front, seconds)),
+    }
     rows: list[Measurement] = []
     ratios: list[Ratio] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
         port = stack.enter_context(_target())
         fronts = {name: stack.enter_context(_relay(name, folder, port)) for name in _COMMANDS}
-        for text, unit, better, work in cases:
-            contestants = [
-                Contestant(f"{name}, {text}", absent=f"Debian's package {name} is not installed")
+        for case, (unit, work) in cases.items():
+            contestants: dict[str, Contestant] = {
+                f"{name}, {case}": f"Debian's package {name} is not installed"
                 if front is None
-                else Contestant(f"{name}, {text}", partial(work, front))
+                else partial(work, front)
                 for name, front in fronts.items()
-            ]
+            }
             ours, *peers = take(contestants, rounds=rounds, unit=unit).values()
             rows += [ours, *peers]
-            ratios += [ratio_of(ours, peer, bound=0.5, better=better) for peer in peers]
+            ratios += [ratio_of(ours, peer, 0.5) for peer in peers]
     work_done = f"{size / 1e6:.0f} MB one way in one stream; one client; from unix socket to TCP."
-    return Section("relay", work_done, tuple(rows), tuple(ratios))
-
-
-def _proxy(front: str, port: int) -> Sequence[str]:
-    places = ("--listen", f"unix:{front}", "--to", f"127.0.0.1:{port}")
-    return (sys.executable, "-m", "proxy", "--quiet", *places)
-
-
-def _haproxy(front: str, port: int) -> Sequence[str]:
-    configuration = Path(f"{front}.cfg")
-    configuration.write_text(_HAPROXY.format(front=front, port=port))
-    return ("haproxy", "-db", "-f", str(configuration))
-
-
-def _socat(front: str, port: int) -> Sequence[str]:
-    return ("socat", f"UNIX-LISTEN:{front},fork,backlog=1024", f"TCP:127.0.0.1:{port},nodelay")
-
-
-_COMMANDS: Final = {"proxy": _proxy, "haproxy": _haproxy, "socat": _socat}
+    return Section("relay", work_done, rows, ratios)
 
 
 @contextmanager
 def _relay(name: str, folder: Path, port: int) -> Iterator[str | None]:
     """Run a relay and give its socket's path, or None where it is not installed."""
     front = str(folder / name)
-    command = _COMMANDS[name](front, port)
-    if not shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
+    program, *arguments = (text.format(front=front, port=port) for text in _COMMANDS[name])
+    found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if not found:
         yield None
         return
-    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin"}
-    process = subprocess.Popen(command, cwd=_PROJECT, env=environment, stderr=subprocess.DEVNULL)
+    Path(f"{front}.cfg").write_text(_HAPROXY.format(front=front, port=port))
+    process = subprocess.Popen([found, *arguments], cwd=PROJECT, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                _round_trip(front, b"hello")
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{name} does not start") from None
-                time.sleep(0.02)
+        while not _answers(front):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{name} does not start")
+            time.sleep(0.02)
         yield front
     finally:
         process.terminate()
         process.wait(_START_SECONDS)
+
+
+def _answers(front: str) -> bool:
+    try:
+        _round_trip(front, b"hello")
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
