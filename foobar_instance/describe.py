@@ -155,7 +155,7 @@ def _from_json(value: object, nesting: int) -> bytes:
         if not all(type(number) is int for number in value):
             raise ValueError
         return bytes(value)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or nesting < 0:
         raise ValueError
     found = [value[name] for name in _MEMBERS if value.get(name) is not None]
     # A message such as {"decrypt": {"attestation": ...}} has the document one object deeper.

@@ -214,6 +214,7 @@ def test_input_forms(encode: object) -> None:
         b'{"attestation": "00", "document": "00"}',
         b'{"a": {"document": "00"}, "b": {"document": "00"}}',
         b'{"a": {"b": {"document": "00"}}}',
+        b'{"document": {"document": {"document": "00"}}}',
     ],
 )
 def test_other_input_is_refused(data: bytes) -> None:
