@@ -41,15 +41,15 @@ def verified_signer(section: bytes, pcr0: bytes) -> x509.Certificate:
     """
     try:
         first = _decode(section)[0]
-        certificate = x509.load_pem_x509_certificate(bytes(first["signing_certificate"]))
+        certificate = x509.load_pem_x509_certificate(_octets(first["signing_certificate"]))
         key = certificate.public_key()
         _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc  # the year 0
     except Exception as error:  # the libraries do not bound what they raise
         raise ImageError("its signature section holds no certificate") from error
     try:
-        payload = _verified_payload(_decode(bytes(first["signature"])), key)
+        payload = _verified_payload(_decode(_octets(first["signature"])), key)
         signed = _decode(payload)
-        index, value = signed["register_index"], bytes(signed["register_value"])
+        index, value = signed["register_index"], _octets(signed["register_value"])
     except InvalidSignature as error:
         raise ImageError("its signature is not the signing certificate's") from error
     except Exception as error:
@@ -75,7 +75,14 @@ def _verified_payload(message: Any, key: object) -> bytes:  # noqa: ANN401 - hos
     numbers = (int.from_bytes(part, "big") for part in (signature[:half], signature[half:]))
     signed = cbor2.dumps(["Signature1", protected, b"", payload])  # RFC 9052 section 4.4
     key.verify(encode_dss_signature(*numbers), signed, ec.ECDSA(digest))
-    return bytes(payload)
+    return _octets(payload)
+
+
+def _octets(value: object) -> bytes:
+    """Return a byte string, or the one that an array of numbers spells."""
+    if not isinstance(value, bytes | list | tuple):  # of a number, `bytes` makes that many zeros
+        raise TypeError
+    return bytes(value)
 
 
 def _decode(data: bytes) -> Any:  # noqa: ANN401 - as the library

@@ -84,7 +84,7 @@ class Signature:
     algorithm: int = ES384
     key_of: int = ES384
     index: object = 0
-    value: bytes = PCR0
+    value: bytes | int = PCR0
     unprotected: dict[int, int] = field(default_factory=dict)
     header: dict[int, int] = field(default_factory=dict)
     flip: int = 0
@@ -106,7 +106,8 @@ class Signature:
 
     def section(self) -> bytes:
         form = list if self.as_numbers else bytes
-        info = {"register_index": self.index, "register_value": form(self.value)}
+        value = self.value if isinstance(self.value, int) else form(self.value)
+        info = {"register_index": self.index, "register_value": value}
         protected, payload = cbor2.dumps({1: self.algorithm} | self.header), cbor2.dumps(info)
         digest = CURVES[self.algorithm][1]
         signed = cbor2.dumps(["Signature1", protected, b"", payload])
@@ -146,6 +147,7 @@ def test_a_signed_image_has_pcr8(tmp_path: Path, signature: Signature) -> None:
     [
         (Signature(flip=1), "not the signing certificate's"),
         (Signature(value=bytes(48)), "another PCR0"),
+        (Signature(value=48), "no COSE_Sign1"),  # not that many zeros: a gigabyte of them
         (Signature(index=1), "not over PCR0"),
         (Signature(index=False), "not over PCR0"),
         (Signature(algorithm=ES256), "no COSE_Sign1"),
