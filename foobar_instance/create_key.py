@@ -96,6 +96,9 @@ def create_key(
         write_file(places.attestation, document, keep_old_as=kept)
     except InstanceError as error:
         raise _with_the_keys_name(error, document) from error
+    except KeyboardInterrupt:
+        progress.warn(_PERHAPS_A_KEY)
+        raise
     if kept:
         progress.note(f"the attestation that was in {places.attestation} is now in {kept}")
     progress.step(f"key {claims.key_arn}")

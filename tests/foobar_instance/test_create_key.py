@@ -351,6 +351,19 @@ def test_an_interrupted_request_may_have_made_a_key(job: Job) -> None:
     assert len(job.told.warnings) == 1
 
 
+def test_an_interruption_after_the_answer_does_not_hide_the_key(job: Job) -> None:
+    class Interrupting(Told):
+        def step(self, text: str) -> None:
+            if text.startswith("attestation verified"):
+                raise KeyboardInterrupt
+
+    job.told = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        job.run()
+    (warning,) = job.told.warnings
+    assert warning.startswith("a key may have been made all the same: look in KMS")
+
+
 def test_a_file_that_can_not_be_written_is_known_before_there_is_a_key(job: Job) -> None:
     for path in (job.saved.parent / "missing" / "attestation.out", job.saved.parent):
         job.saved = path
