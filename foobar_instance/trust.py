@@ -39,8 +39,9 @@ MAX_AGE: Final = timedelta(minutes=5)
 _log: Final = logging.getLogger(__name__)
 
 _MAX_ROOT: Final = 64 * 1024
-# The image, its two parts and its signer; the other PCRs say where an enclave runs, or nothing.
-_CODE_PCRS: Final = frozenset({0, 1, 2, 8})
+# The image, its application and its signer. PCR1 is the kernel's, which many images share; others
+# say where an enclave runs, or nothing.
+_CODE_PCRS: Final = frozenset({0, 2, 8})
 _PCR: Final = re.compile(r"([0-9]{1,2})=([0-9A-Fa-f]+)", re.ASCII)
 _KEY_ARN: Final = re.compile(r"arn:([^:]+):kms:([^:]+):[0-9]{12}:key/([^:]+)", re.ASCII)
 _HINTS: Final = {
@@ -291,7 +292,8 @@ def _combined(
                 raise MeasurementsError(f"PCR{index} is given twice, with different values")
             if not pin.shown:
                 told[pin.source] = min(index, told.get(pin.source, index))
-    if not _CODE_PCRS & expected.keys():
+    # Zero is what debug mode has in all of them, and every image that is not signed in PCR8.
+    if not any(any(expected[index]) for index in _CODE_PCRS & expected.keys()):
         progress.warn("the expected PCRs say nothing about the enclave's code: add --pcr0")
     for source, index in told.items():
         progress.note(f"pinned by {source}: PCR{index} {expected[index].hex()}")

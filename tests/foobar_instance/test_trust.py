@@ -40,6 +40,7 @@ from tests.support.documents import (
 
 ONE = "11" * 48
 TWO = "22" * 48
+ZERO = "00" * 48
 NONCE = b"n" * 32
 WHAT = "the key's attestation"
 
@@ -84,7 +85,9 @@ def test_pins_add_up_and_options_need_no_note(
     assert told.warnings == told.notes == []
 
 
-@pytest.mark.parametrize("pcrs", [[f"3={ONE}"], [f"4={ONE}", f"16={TWO}"]])
+@pytest.mark.parametrize(
+    "pcrs", [[f"3={ONE}"], [f"4={ONE}", f"16={TWO}"], [f"1={ONE}"], [f"8={ZERO}", f"3={ONE}"]]
+)
 def test_pcrs_that_do_not_measure_the_code_are_not_enough(pcrs: list[str], told: Told) -> None:
     pinned(told, pcrs=pcrs)
     (warning,) = told.warnings
