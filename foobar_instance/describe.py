@@ -26,6 +26,7 @@ from foobar_instance.attestation import (
     verify_attestation,
 )
 from foobar_instance.errors import NotVerifiedError
+from foobar_instance.terminal import visible
 from foobar_instance.trust import refusal
 from foobar_shared.encoding import parse_json
 from foobar_shared.errors import MessageError
@@ -282,13 +283,13 @@ def _fields(attestation: Attestation) -> Iterator[str]:
 
 
 def _verdict(description: Description) -> Iterator[str]:
-    error = description.error
+    error, root = description.error, visible(description.root)  # perhaps a file's name
     if error is None:
-        yield f"VERIFIED under {description.root}, at its own signed time"
+        yield f"VERIFIED under {root}, at its own signed time"
         if description.attestation.is_debug:
             yield "  The signature is genuine, but debug mode proves nothing about the code."
         return
-    yield f"NOT VERIFIED under {description.root}: rule {error.rule}"
+    yield f"NOT VERIFIED under {root}: rule {error.rule}"
     yield from textwrap.wrap(str(error), _WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 

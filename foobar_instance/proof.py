@@ -15,6 +15,7 @@ from typing import ClassVar, Final, TypeAlias
 
 from foobar_instance.attestation import Attestation, AttestationError, has_one_spelling
 from foobar_instance.errors import NotVerifiedError
+from foobar_instance.terminal import visible
 from foobar_instance.trust import Trust, key_claims, refusal
 from foobar_shared import computation
 from foobar_shared.claims import (
@@ -227,6 +228,7 @@ def as_text(verified: VerifiedResult, trust: Trust) -> str:
     """Return the result, and what it rests on, for people."""
     attestation = verified.attestation
     unbound = isinstance(verified.proof, RequestProof)
+    pinned_by = ", ".join(trust.pinned_by)  # perhaps with a file's name
     return "\n".join(
         (
             str(verified.result),
@@ -235,7 +237,7 @@ def as_text(verified: VerifiedResult, trust: Trust) -> str:
             f"key:       {verified.key.key_arn}"
             + (" (key in the file, not bound to this result)" if unbound else ""),
             f"root:      {trust.root}",
-            f"pinned by: {', '.join(trust.pinned_by) or 'nothing: any enclave is trusted'}",
+            f"pinned by: {visible(pinned_by) or 'nothing: any enclave is trusted'}",
             f"mode:      {'DEBUG: it proves nothing' if attestation.is_debug else 'production'}",
         )
     )

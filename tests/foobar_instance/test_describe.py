@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,6 +77,13 @@ def test_debug_mode_is_said_twice() -> None:
 
 def test_instance_id_that_pcr4_does_not_confirm() -> None:
     assert "PCR4 DOES NOT AGREE" in text_of(made())
+
+
+@pytest.mark.threat("F")
+@pytest.mark.parametrize("root", [PKI.root, packaged_root()])
+def test_a_hostile_file_name_forges_no_verdict(root: x509.Certificate) -> None:
+    text = as_text(describe(made(), root, "r\x1b[31m\nVERIFIED", now=NOW))
+    assert "VERIFIED under r\\x1b[31m\\nVERIFIED" in text
 
 
 def test_verdict_names_the_broken_rule() -> None:

@@ -105,6 +105,13 @@ def test_the_text_says_what_the_result_rests_on() -> None:
     assert "pinned by: nothing: any enclave is trusted" in text.splitlines()
 
 
+@pytest.mark.threat("F")
+def test_a_hostile_file_name_forges_no_line() -> None:
+    trust = replace(TRUST, pinned_by=("--measurements m\x1b[31m\nmode:      production",))
+    text = as_text(verify_proof(GOOD, [MESSAGE], trust), trust)
+    assert "pinned by: --measurements m\\x1b[31m\\nmode:      production" in text.splitlines()
+
+
 def test_so_does_the_json() -> None:
     text = as_json_text(verify_proof(GOOD, [MESSAGE], TRUST), TRUST)
     assert text.startswith('{\n  "count": 4,\n')
