@@ -258,6 +258,7 @@ def facts(verified: VerifiedResult, trust: Trust) -> dict[str, object]:
     return {
         **verified.result.fields(),
         "keyArn": verified.key.key_arn,
+        "keyBound": isinstance(proof, MessagesProof),
         "pcr0": attestation.pcrs[0].hex(),
         "moduleId": attestation.module_id,
         "timestamp": attestation.timestamp.isoformat(timespec="milliseconds"),

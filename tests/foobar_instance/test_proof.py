@@ -119,6 +119,7 @@ def test_so_does_the_json() -> None:
     assert facts == {
         "count": 4,
         "keyArn": KEY_ARN,
+        "keyBound": False,
         "pcr0": PCR0.hex(),
         "moduleId": MODULE_ID,
         "timestamp": "2026-03-01T12:00:00.000+00:00",
@@ -228,7 +229,7 @@ def test_a_proof_for_several_messages() -> None:
     assert (str(verified.result), verified.proof) == ("Count 'a': 4", GOOD_2)
     assert f"key:       {KEY_ARN}" in as_text(verified, TRUST).splitlines()
     facts = json.loads(as_json_text(verified, TRUST))
-    assert (facts["count"], facts["messages"]) == (4, 2)
+    assert (facts["count"], facts["messages"], facts["keyBound"]) == (4, 2, True)
     assert facts["messagesSha256"] == hash_of_messages(HASHES).hex()
     assert json.loads(GOOD_2.encode())["type"] == "foobar/proof/2"
 
