@@ -131,7 +131,7 @@ def verify_proof(proof: Proof, messages: Sequence[AnyMessage], trust: Trust) -> 
     1. The key's document verifies at its own time, is of the pinned enclave, and attests a key.
     2. The result's document verifies at its own time and is of the same pinned enclave.
     3. Both documents have the one spelling that Nitro writes.
-    4. Format 2: the result is for messages with these hashes, in this order, sealed to this key.
+    4. Format 2: the result is for messages with these hashes, in this order, under this key's ARN.
        Format 1: the result is for the request in the proof, and that is for this message.
     5. The result is not older than the key.
 

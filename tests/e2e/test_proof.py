@@ -6,9 +6,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 
 from emulator import Emulator
 from emulator.pytest_plugin import InstanceCli
+from emulator.recipient_cms import encrypt_for_recipient
+from foobar_instance.attestation import parse_attestation
+from foobar_instance.enclave_client import EnclaveClient
+from foobar_instance.proof import MessagesProof, hashes_of
+from foobar_shared.claims import parse_key_claims
+from foobar_shared.hpke import SealedMessage, parse_message, seal
+from foobar_shared.messages import ComputeMessage, ComputeRequest, GetAttestationRequest
 from tests.e2e.hostile import Exchange, enclave_in_the_middle
 
 PROGRAM = Path(sys.executable).with_name("foobar-instance")
@@ -73,6 +86,33 @@ def test_what_a_proof_is_not_for(proven: tuple[InstanceCli, str], emulator: Emul
     code, output, error = third_person(cli.directory, emulator, *proof, *pcr0, *known)
     assert (code, output) == (3, "")
     assert "another key" in error
+
+
+@pytest.mark.threat("7")
+def test_a_key_pair_of_the_parents_own_under_the_arn_is_not_told_from_the_kms_key(
+    keyed: InstanceCli, emulator: Emulator
+) -> None:
+    """The limit that docs/proof.md states: only what `encrypt` made is bound to the KMS key."""
+    key = keyed.attestation.read_bytes()
+    key_arn = parse_key_claims(parse_attestation(key).user_data).key_arn
+    own = ec.generate_private_key(ec.SECP256R1())
+    public_key = own.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    text = seal(b"banana", public_key, key_arn)
+    message = parse_message(text)
+    assert isinstance(message, SealedMessage)
+    sender = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), message.enc)
+    with EnclaveClient(emulator.enclave.address) as enclave:
+        answer = parse_attestation(enclave.ask(GetAttestationRequest(bytes(32))))
+        rsa_key = load_der_public_key(answer.public_key or b"")
+        assert isinstance(rsa_key, rsa.RSAPublicKey)
+        secret = encrypt_for_recipient(own.exchange(ec.ECDH(), sender), rsa_key)
+        sent = ComputeMessage(secret, message.enc, message.ciphertext)
+        result = enclave.ask(ComputeRequest(key_arn, public_key, (sent,), bytes(32)))
+    proof = keyed.directory / "result.json"
+    proof.write_bytes(MessagesProof(key, result, hashes_of([message])).encode())
+    pcr0 = emulator.enclave.measurements.pcr0.hex()
+    given = ("--proof", "result.json", "--ciphertext", text, "--pcr0", pcr0)
+    assert third_person(keyed.directory, emulator, *given)[:1] == (0,)
 
 
 def test_no_proof_of_a_result_that_does_not_verify(keyed: InstanceCli, emulator: Emulator) -> None:
