@@ -19,7 +19,10 @@ echo "nitro-cli $*" >>"$CALLS"
 case $1 in
 "$BROKEN") echo "[ E29 ] Ioctl failure" >&2; exit 1 ;;
 describe-enclaves) printf '%s' "$RUNNING" ;;
-build-enclave) head -c "${EIF_BYTES:-1000}" /dev/zero >foobar-enclave.eif; printf '%s' "$PRINTED" ;;
+build-enclave)
+    head -c "${EIF_BYTES:-1000}" "${EIF:-/dev/zero}" >foobar-enclave.eif
+    printf '%s' "$PRINTED"
+    ;;
 esac
 """
 DOCKER = """#!/bin/sh

@@ -42,7 +42,7 @@ def test_issue_forms_have_a_name_a_description_and_questions() -> None:
         ("proxy/cli.py", "tests/proxy/test_cli.py"),
         ("tests/proxy/test_cli.py", "tests/proxy/test_cli.py"),
         ("tests/proxy/peers.py", "tests/proxy"),
-        ("docs/operations.md", "tests/deploy tests/test_docs.py"),
+        ("docs/operations.md", "tests/deploy tests/docs"),
         ("deploy/kubernetes/job.yaml", "tests/deploy tests/test_packaging.py"),
         ("LICENSE", ""),
     ],
@@ -51,7 +51,7 @@ def test_the_fast_check_runs_the_tests_of_what_changed(
     tmp_path: Path, changed: str, selected: str
 ) -> None:
     place = tmp_path / "checkout"
-    for name in ("scripts/check", "tests/proxy/test_cli.py", "tests/test_docs.py"):
+    for name in ("scripts/check", "tests/proxy/test_cli.py", "tests/docs/test_pages.py"):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, place / name)
     (place / "tests/deploy").mkdir()

@@ -11,7 +11,7 @@ COMMANDS = re.sub(r" \\\n\s+", " ", PAGE)
 
 
 def shown_policy(name: str) -> object:
-    (text,) = re.findall(rf"cat >{name} <<'END'\n(.*?)\n    END\n", PAGE, re.DOTALL)
+    (text,) = re.findall(rf"cat >{name} <<'END'\n(.*?)\nEND\n", PAGE, re.DOTALL)
     policy: object = json.loads(text)
     return policy
 

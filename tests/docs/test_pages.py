@@ -6,26 +6,16 @@ from pathlib import Path
 import pytest
 
 from foobar_instance.cli import cli
-
-ROOT = Path(__file__).parent.parent
-PAGES = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("deploy/**/*.md"),
-        *ROOT.glob("corpus/*.md"),
-    ]
-)
-IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+from tests.docs.pages import NAMES, PAGES, ROOT, unfenced
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_anchors_are_headings(page: Path) -> None:
     text = page.read_text()
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
@@ -33,7 +23,7 @@ def test_anchors_are_headings(page: Path) -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_named_tests_exist(page: Path) -> None:
     for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
         assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), (path, name)
@@ -54,10 +44,10 @@ def test_every_row_of_the_threat_model_has_a_test() -> None:
 
 
 def shown_commands() -> set[tuple[str, str]]:
-    """Each `foobar-instance COMMAND` in the documentation, with an option that it is shown with."""
+    """Each `foobar-instance COMMAND` in the text, with an option; blocks are run."""
     shown = set()
     for page in PAGES:
-        for line in page.read_text().splitlines():
+        for line in unfenced(page.read_text()).splitlines():
             for command, rest in re.findall(r"foobar-instance ([a-z][a-z-]*)([^|`]*)", line):
                 options = re.findall(r"(?<!\S)(--[A-Za-z0-9-]+)", rest)
                 shown |= {(command, option) for option in options or [""]}
