@@ -29,6 +29,13 @@ def test_named_tests_exist(page: Path) -> None:
         assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), (path, name)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_lines_have_at_most_100_columns(page: Path) -> None:
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        is_link = re.fullmatch(r"\[[^]]+\]: \S+", line)
+        assert len(line) <= 100 or is_link, f"{page.name}:{number}"
+
+
 def test_every_row_of_the_threat_model_has_a_test() -> None:
     rows = re.findall(
         r"^\| (\d+|[A-Z]) \|", (ROOT / "docs/threat-model.md").read_text(), re.MULTILINE
