@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 class Limits:
     """How many connections are served at once, and the time-outs (see `timeouts`) in seconds."""
 
-    connections: int = 128
+    connections: int = 80
     idle: float = REQUEST_IDLE
     line: float = REQUEST_LINE
     write: float = ANSWER_WRITE

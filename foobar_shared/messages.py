@@ -15,6 +15,9 @@ NONCE_BYTES: Final = 32
 MAX_ENVELOPED_DATA: Final = 6144
 """Longest `CiphertextForRecipient` in bytes (AWS KMS API, DeriveSharedSecret)."""
 
+# JSON of many small values takes 30 times its size in memory. A message of a request has 3 commas.
+_MAX_COMMAS: Final = 8 * MAX_MESSAGES
+
 _ENC_BYTES: Final = 65  # an uncompressed point on P-256 (SEC 1 section 2.3.3)
 
 
@@ -130,6 +133,8 @@ def parse_request(line: bytes) -> Request:
     Raises:
         MessageError: anything else than exactly one well-formed request; the text says what.
     """
+    if line.count(b",") > _MAX_COMMAS:
+        raise MessageError(f"more than {_MAX_COMMAS} commas, which no request needs")
     message = parse_json_object(line)
     given = [name for name in _NAMES.values() if message.get(name) is not None]
     if len(given) != 1:

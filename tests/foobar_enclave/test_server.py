@@ -173,7 +173,7 @@ def test_a_peer_that_never_stops_sending_is_cut_off(start: Start) -> None:
 
 @pytest.mark.threat("13")
 def test_weakness_13_one_connection_too_many_is_told_and_closed(start: Start) -> None:
-    assert Limits().connections == 128
+    assert Limits().connections == 80
     running = start(limits=Limits(connections=2, stop=1.0))
     with running.connect() as one, running.connect() as two:
         assert one.ask(b"x") == two.ask(b"x") == echo(b"x")

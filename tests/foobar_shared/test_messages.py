@@ -1,19 +1,23 @@
 """Requests and responses: the wire contract, byte for byte."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foobar_shared.claims import MAX_MESSAGES
 from foobar_shared.encoding import to_base64
 from foobar_shared.envelope import MAX_CIPHERTEXT
 from foobar_shared.errors import MessageError
-from foobar_shared.framing import MAX_LINE
+from foobar_shared.framing import MAX_COMPUTE_LINE, MAX_LINE
 from foobar_shared.messages import (
     MAX_ENVELOPED_DATA,
     AttestationResponse,
+    ComputeMessage,
+    ComputeRequest,
     CreateKeyRequest,
     Credentials,
     DecryptRequest,
@@ -127,6 +131,26 @@ def test_requests_are_written_as_the_original_reads_them() -> None:
 def test_bad_requests_say_what_is_wrong(request_line: bytes, reason: str) -> None:
     with pytest.raises(MessageError, match=reason):
         parse_request(request_line)
+
+
+@pytest.mark.threat("13")
+@pytest.mark.parametrize("value", ["{}", "[0]", '{"a":1}', "0.5", '""'])
+def test_weakness_13_a_line_of_many_small_values_takes_no_memory(value: str) -> None:
+    values = ",".join([value] * (MAX_COMPUTE_LINE // (len(value) + 1) - 10))
+    request_line = b'{"getAttestation":{},"x":[%s]}' % values.encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(MessageError, match="commas"):
+            parse_request(request_line)
+        assert tracemalloc.get_traced_memory()[1] < len(request_line)
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_request_with_the_most_messages_is_read() -> None:
+    message = ComputeMessage(b"s", bytes(65), b"c")
+    request = ComputeRequest("arn", b"key", (message,) * MAX_MESSAGES, bytes(32))
+    assert parse_request(encode_request(request)) == request
 
 
 @pytest.mark.parametrize(
