@@ -242,9 +242,13 @@ class _Transport:
 
 
 class _BoundedSocket(ssl.SSLSocket):
-    """A TLS socket that a peer cannot keep open with a byte now and then."""
+    """A TLS socket that a peer cannot keep open with a byte now and then, read or written."""
 
     remaining: Callable[[], float]
+
+    def send(self, *args: Any, **keywords: Any) -> int:  # noqa: ANN401 - passed on
+        self.settimeout(self.remaining())
+        return super().send(*args, **keywords)
 
     def recv_into(self, *args: Any, **keywords: Any) -> int:  # noqa: ANN401 - passed on
         self.settimeout(self.remaining())

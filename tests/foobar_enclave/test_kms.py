@@ -196,6 +196,28 @@ def test_a_relay_that_drips_is_cut_at_the_deadline(kms: FakeKms, authority: Auth
     assert not raised.value.may_have_acted, "no further connection is opened"
 
 
+def test_a_request_is_not_begun_after_the_deadline(authority: Authority) -> None:
+    """However slow the handshake was: every write is another look at the clock."""
+    clock, near, far = Clock(), *socket.socketpair()
+    taken: list[bytes] = []
+
+    class Slow(socket.socket):
+        def detach(self) -> int:  # when TLS begins, after the last look at the clock before it
+            clock.now = KMS_EXCHANGE + 1
+            return super().detach()
+
+    def serve() -> None:
+        with authority.server_context(HOST).wrap_socket(far, server_side=True) as stream:
+            taken.append(stream.recv(1))
+
+    server = threading.Thread(target=serve)
+    server.start()
+    with pytest.raises(KmsError, match="timed out"):
+        create(open_session(lambda: Slow(fileno=near.detach()), authority.ca_file, clock=clock))
+    server.join()
+    assert taken == [b""]
+
+
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 CUT_ANSWERS = {
