@@ -86,15 +86,15 @@ def _own_pcr0(nsm: NsmDevice) -> bytes:
 def _refuse_sandbox(nsm: NsmDevice) -> None:
     """Refuse a Nitro Sandbox: AWS's guest image makes PCR0, and PCR17 tells the workloads apart."""
     try:
-        pcr = nsm.describe_pcr(SANDBOX_PCR)
+        pcr17 = nsm.describe_pcr(SANDBOX_PCR).data
     except NsmError as error:
         if error.code != "InvalidIndex":
             raise
         return  # a module with fewer PCRs
-    if pcr.lock and any(pcr.data):
+    if any(pcr17):
         raise SandboxError(
-            "this is a Nitro Sandbox (PCR17 is locked and not zero), so any workload with the same "
-            "guest image could use the key: run this service in a Nitro Enclave"
+            "this is a Nitro Sandbox (PCR17 is not zero), so any workload with the same guest "
+            "image could use the key: run this service in a Nitro Enclave"
         )
 
 
