@@ -81,7 +81,7 @@ class IoctlTransport:
 
     def exchange(self, request: bytes) -> bytes:
         """Return the response to `request`; raise OSError as the driver does."""
-        sent = ctypes.create_string_buffer(request, max(len(request), 1))
+        sent = ctypes.create_string_buffer(request)
         # The driver cuts a response that is longer than the buffer, and does not say so.
         received = ctypes.create_string_buffer(RESPONSE_MAX)
         message = _Raw(
