@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NoReturn
 
 from foobar_shared import VERSION
@@ -131,10 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--listen", type=_address, required=True, metavar="ADDRESS", help="where to listen")
     add("--to", type=_address, required=True, metavar="ADDRESS", help="where to relay to")
     text = f"on vsock, the only CID whose connections are taken (default: {ENCLAVE.cid})"
-    add("--allow-cid", type=_cid, metavar="CID", help=text)
+    add("--allow-cid", type=partial(_whole, 0, _U32_MAX), metavar="CID", help=text)
     text = "how many at the same time; more are closed at once (default: %(default)s)"
     number = _DEFAULTS.connections
-    add("--max-connections", type=_count, default=number, metavar="N", help=text)
+    add("--max-connections", type=partial(_whole, 1, 65536), default=number, metavar="N", help=text)
     text = "seconds until the target must have answered (default: %(default)g)"
     seconds = _DEFAULTS.connect_seconds
     add("--connect-timeout", type=_seconds, default=seconds, metavar="S", help=text)
@@ -161,15 +162,7 @@ def _address(text: str) -> Address:
     return address
 
 
-def _cid(text: str) -> int:
-    return _whole(text, 0, _U32_MAX)
-
-
-def _count(text: str) -> int:
-    return _whole(text, 1, 65536)
-
-
-def _whole(text: str, least: int, most: int) -> int:
+def _whole(least: int, most: int, text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or not least <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"needs a number from {least} to {most}")
     return int(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import logging
 import os
 import socket
@@ -17,7 +16,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 from foobar_shared.addresses import Address, TcpAddress, UnixAddress
@@ -27,7 +25,6 @@ _log: Final = logging.getLogger(__name__)
 
 _BUFFER_BYTES: Final = 64 * 1024  # for each direction of a connection
 _ACCEPT_PAUSE_SECONDS: Final = 0.1
-_INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds (socket(7))
 
 _Candidate: TypeAlias = tuple[int, Any]  # family and socket address
@@ -43,7 +40,11 @@ class RelayLimits:
 
 
 class Relay:
-    """Relays every connection to a listener to a target, from `__enter__` to `__exit__`."""
+    """Relays every connection to a listener to a target, from `__enter__` to `__exit__`.
+
+    Attributes:
+        last_failure: which target could not be reached last and why; None if that never happened.
+    """
 
     def __init__(
         self,
@@ -69,28 +70,16 @@ class Relay:
         self._stopping = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
         self._lookups: set[Future[list[_Candidate]]] = set()
-        self._last_failure: str | None = None
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self.serve_forever, name="relay", daemon=True)
+        self.last_failure: str | None = None
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self.serve_forever, name="relay", daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
-        if self._thread is not None:
-            self._thread.join()
-
-    @property
-    def last_failure(self) -> str | None:
-        """Say which target could not be reached last and why; None if that never happened."""
-        return self._last_failure
+        self._thread.join()
 
     def stop(self) -> None:
         """Make `serve_forever` end; may be called from any thread or signal handler."""
@@ -142,11 +131,9 @@ class Relay:
             accepted.setblocking(False)
             connection = self._loop.create_task(self._relay(accepted))
             self._connections.add(connection)
-            connection.add_done_callback(functools.partial(self._forget, accepted))
-
-    def _forget(self, accepted: socket.socket, connection: asyncio.Task[None]) -> None:
-        self._connections.discard(connection)
-        accepted.close()  # only here, since a stop can cancel a task before it runs at all
+            connection.add_done_callback(self._connections.discard)
+            # Not in the task, since a stop can cancel it before it runs at all.
+            connection.add_done_callback(lambda _: accepted.close())
 
     def _is_allowed(self, peer: object) -> bool:
         if self._allowed_cid is None or self._listener.family != socket.AF_VSOCK:
@@ -157,8 +144,8 @@ class Relay:
         try:
             dialled = await self._dial()
         except OSError as error:
-            self._last_failure = f"{self._target}: {_reason(error)}"
-            _log.warning("cannot reach %s", self._last_failure)
+            self.last_failure = f"{self._target}: {_reason(error)}"
+            _log.warning("cannot reach %s", self.last_failure)
             return
         with dialled:
             _log.debug("connection open: %d", len(self._connections))
@@ -233,7 +220,9 @@ def _reason(error: OSError) -> str:
 
 async def _carry(accepted: socket.socket, dialled: socket.socket, idle_seconds: float) -> None:
     """Pass bytes both ways until both directions end, a peer resets, or nothing moves."""
-    internet = [end for end in (accepted, dialled) if end.family in _INTERNET]
+    internet = [
+        end for end in (accepted, dialled) if end.family in (socket.AF_INET, socket.AF_INET6)
+    ]
     for end in internet:
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # An urgent byte is a byte of the stream, too (RFC 6093 section 5).
