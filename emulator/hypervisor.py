@@ -21,14 +21,10 @@ from emulator.identity import Instance
 from emulator.image_measurements import measure_enclave, pcr_bank
 from emulator.pki import NitroPki
 from emulator.virtual_nsm import EmulatedNsm
-from foobar_shared.addresses import UnixAddress, connect, listen
-from foobar_shared.framing import LineSocket
-from foobar_shared.messages import (
-    AttestationResponse,
-    GetAttestationRequest,
-    encode_request,
-    parse_response,
-)
+from foobar_instance.enclave_client import EnclaveClient
+from foobar_instance.errors import EnclaveRefusedError, EnclaveUnavailableError
+from foobar_shared.addresses import UnixAddress, listen
+from foobar_shared.messages import GetAttestationRequest
 
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
@@ -95,16 +91,12 @@ class RunningEnclave:
             EnclaveFailedError: it ended or refused, or did not answer in time.
         """
         try:
-            with connect(self.address, seconds=_START_SECONDS) as connection:
-                lines = LineSocket(connection)
-                lines.send_line(encode_request(GetAttestationRequest()), within=_START_SECONDS)
-                answer = lines.read_line(idle=_START_SECONDS, within=_START_SECONDS)
-        except OSError:  # an enclave that has ended no longer listens
-            answer = None
-        if answer is None or not isinstance(parse_response(answer), AttestationResponse):
+            with EnclaveClient(self.address, answer_seconds=_START_SECONDS) as client:
+                client.ask(GetAttestationRequest())
+        except (EnclaveRefusedError, EnclaveUnavailableError):
             ended = self._process.poll()
             state = "does not answer" if ended is None else f"ended with exit code {ended}"
-            raise EnclaveFailedError(f"the enclave {state}; its log above says why")
+            raise EnclaveFailedError(f"the enclave {state}; its log above says why") from None
 
     def stop(self) -> int:
         """End the process and its NSM; return the exit code, 0 where it ended cleanly."""

@@ -21,14 +21,9 @@ from emulator.errors import EnclaveFailedError, NotUpError, StateDirectoryError
 from emulator.image_measurements import measure_enclave
 from emulator.state import read_environment
 from foobar_instance.attestation import Attestation, parse_attestation, verify_attestation
-from foobar_shared.addresses import Address, connect, parse_address
-from foobar_shared.framing import LineSocket
-from foobar_shared.messages import (
-    AttestationResponse,
-    GetAttestationRequest,
-    encode_request,
-    parse_response,
-)
+from foobar_instance.enclave_client import EnclaveClient
+from foobar_shared.addresses import Address, parse_address
+from foobar_shared.messages import GetAttestationRequest
 
 SECONDS = 30.0
 NONCE = bytes(range(32))
@@ -49,14 +44,8 @@ def emulator(nitro_emulator: Emulator) -> Iterator[Emulator]:
 
 def ask(address: Address, nonce: bytes | None = None) -> bytes:
     """An attestation document of the enclave at an address."""
-    with connect(address, seconds=SECONDS) as connection:
-        lines = LineSocket(connection)
-        lines.send_line(encode_request(GetAttestationRequest(nonce)), within=SECONDS)
-        line = lines.read_line(idle=SECONDS, within=SECONDS)
-    assert line is not None
-    response = parse_response(line)
-    assert isinstance(response, AttestationResponse)
-    return response.attestation
+    with EnclaveClient(address) as client:
+        return client.ask(GetAttestationRequest(nonce))
 
 
 def attest(address: Address, emulator: Emulator) -> Attestation:
