@@ -8,10 +8,8 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import Final
 
-REQUEST_MAX: Final = 0x1000  # linux/nsm.h NSM_REQUEST_MAX_SIZE
-RESPONSE_MAX: Final = 0x3000  # linux/nsm.h NSM_RESPONSE_MAX_SIZE
+from foobar_enclave.nsm import REQUEST_MAX, RESPONSE_MAX
 
 
 class SocketTransport:

@@ -44,13 +44,7 @@ _MEMBERS: Final = {
     "DescribeKey": {"KeyId"},
     "GetPublicKey": {"KeyId"},
     "GetKeyPolicy": {"KeyId", "PolicyName"},
-    "DeriveSharedSecret": {
-        "KeyId",
-        "KeyAgreementAlgorithm",
-        "PublicKey",
-        "Recipient",
-        "DryRun",
-    },
+    "DeriveSharedSecret": {"KeyId", "KeyAgreementAlgorithm", "PublicKey", "Recipient", "DryRun"},
     "ScheduleKeyDeletion": {"KeyId", "PendingWindowInDays"},
 }
 

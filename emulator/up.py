@@ -59,7 +59,6 @@ class Emulator:
         self,
         directory: Path | None = None,
         *,
-        instance: Instance = Instance(),  # noqa: B008 - frozen
         debug_mode: bool = False,
         enclaves: int = 1,
         console: IO[bytes] | None = None,
@@ -68,12 +67,11 @@ class Emulator:
 
         Args:
             directory: for its sockets and files; the user's own by default. Made if need be.
-            instance: the parent instance and its account.
             debug_mode: whether the enclaves run in debug mode.
             enclaves: how many enclaves of the same image to start.
             console: where enclaves write their logs; standard error by default.
         """
-        self.instance = instance
+        self.instance = Instance()
         self.credentials = CredentialStore()
         self._state = StateDirectory(directory or default_directory())
         self._debug_mode = debug_mode

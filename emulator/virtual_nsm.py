@@ -16,11 +16,11 @@ from typing import Final
 
 import cbor2
 
-from emulator.channel import REQUEST_MAX
 from emulator.clock import Clock, utc_now
 from emulator.documents import attestation_document
 from emulator.image_measurements import ZERO
 from emulator.pki import NitroChain, NitroPki
+from foobar_enclave.nsm import REQUEST_MAX
 
 MAX_PCRS: Final = 32
 LOCKED_AT_START: Final = 16  # nsm-check.rs: 0 to 15 are locked when the enclave starts
@@ -47,7 +47,6 @@ class EmulatedNsm:
         module_id: str,
         pcrs: Mapping[int, bytes],
         clock: Clock = utc_now,
-        random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """Make a module whose PCRs are `pcrs` (48 bytes each) and otherwise zero."""
         self._pki = pki
@@ -55,7 +54,6 @@ class EmulatedNsm:
         self._pcrs = [pcrs.get(index, ZERO) for index in range(MAX_PCRS)]
         self._locked = [index < LOCKED_AT_START for index in range(MAX_PCRS)]
         self._clock = clock
-        self._random = random
         self._chain: tuple[datetime, NitroChain] | None = None
         self._mutex = threading.Lock()
         self._handlers: dict[str, Callable[[dict[str, object]], object]] = {
@@ -65,7 +63,7 @@ class EmulatedNsm:
             "LockPCR": self._lock_pcr,
             "LockPCRs": self._lock_pcrs,
             "Attestation": self._attest,
-            "GetRandom": lambda _: {"random": self._random(RANDOM_BYTES)},
+            "GetRandom": lambda _: {"random": os.urandom(RANDOM_BYTES)},
         }
 
     def exchange(self, request: bytes) -> bytes:

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from emulator.channel import REQUEST_MAX, SocketTransport, serve_requests
+from emulator.channel import SocketTransport, serve_requests
+from foobar_enclave.nsm import REQUEST_MAX
 
 
 def code_of(transport: SocketTransport, request: bytes) -> int | None:

@@ -38,7 +38,6 @@ def make_nsm(pki: NitroPki, clock: Clock | None = None, **pcrs: bytes) -> Emulat
         module_id=MODULE,
         pcrs={int(name[3:]): value for name, value in pcrs.items()},
         clock=clock or Clock(),
-        random=lambda count: bytes(range(256))[:count],
     )
 
 
@@ -85,7 +84,6 @@ def test_responses_are_encoded_as_awss_encoder_does(pki: NitroPki) -> None:
         "DescribePCR lock=true data=11*48": {"DescribePCR": {"index": 1}},
         "DescribePCR lock=false data=00*48": {"DescribePCR": {"index": 16}},
         "DescribeNSM 1.0.0 max_pcrs=32 locked=0..15 SHA384": "DescribeNSM",
-        "GetRandom random=0..255": "GetRandom",
         "Error InvalidIndex": {"DescribePCR": {"index": 32}},
         "LockPCR": {"LockPCR": {"index": 16}},
         "LockPCRs": {"LockPCRs": {"range": 32}},
@@ -95,12 +93,16 @@ def test_responses_are_encoded_as_awss_encoder_does(pki: NitroPki) -> None:
     assert nsm.exchange(bytes(4097)) == responses["Error InputTooLarge"]
 
 
-def test_extend_and_attest_responses_have_the_golden_form(pki: NitroPki) -> None:
+def test_extend_random_and_attest_responses_have_the_golden_form(pki: NitroPki) -> None:
     responses = golden("responses")
     nsm = make_nsm(pki)
     extended = nsm.exchange(cbor2.dumps({"ExtendPCR": {"index": 16, "data": b"x"}}))
     form = responses["ExtendPCR data=22*48"]
     assert (extended[:-48], len(extended)) == (form[:-48], len(form))
+    random = nsm.exchange(cbor2.dumps("GetRandom"))
+    form = responses["GetRandom random=0..255"]
+    assert (random[:-256], len(random)) == (form[:-256], len(form))
+    assert random != nsm.exchange(cbor2.dumps("GetRandom"))
     document = nsm.exchange(cbor2.dumps({"Attestation": {}}))
     assert document.startswith(responses["Attestation document=d2845000"][:-5])
     assert len(document) <= 0x3000
