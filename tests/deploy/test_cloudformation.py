@@ -1,6 +1,5 @@
 """The CloudFormation template: least privilege, nothing in, IMDSv2 only, enclaves on."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -10,7 +9,6 @@ import pytest
 
 from foobar_instance.cli import cli
 from foobar_shared.addresses import ENCLAVE, RELAY
-from foobar_shared.key_policy import key_policy
 from tests.deploy.template import ROOT, TEMPLATE, load, substitute
 
 ROLE = "aws-nitro-enclave-foobar-iam-role"
@@ -76,17 +74,6 @@ def test_the_conditions_are_what_the_enclave_sends(template: dict[str, Any]) -> 
         assert f'{member}="{value}",' in sent
     for key, value in conditions["Bool"].items():
         assert f"{key.removeprefix('kms:')}={value.title()}," in sent
-
-
-def test_the_key_policy_grants_what_the_role_may_not_do_by_itself() -> None:
-    policy = json.loads(
-        key_policy(
-            region="us-east-1", account_id="123456789012", role=ROLE, pcr0=bytes(range(1, 49))
-        )
-    )
-    arn = f"arn:aws:iam::123456789012:role/{ROLE}"
-    granted = {s["Action"] for s in policy["Statement"] if s["Principal"] == {"AWS": arn}}
-    assert granted == {"kms:GetPublicKey", "kms:DeriveSharedSecret"}
 
 
 def test_the_role_is_for_ec2_and_its_only_managed_policy_is_session_manager(
