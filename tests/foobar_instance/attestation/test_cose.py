@@ -6,7 +6,6 @@ import base64
 import json
 import subprocess
 import sys
-from io import BytesIO
 
 import cbor2
 import pytest
@@ -14,11 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.documents import ES384_PROTECTED, cose_signature, sign_document
+from emulator.documents import ES384_PROTECTED, sign_document
 from foobar_instance.attestation import MalformedAttestation
 from foobar_instance.attestation._cose import Es384Message, decode_cbor, decode_message
 from foobar_instance.attestation._rules import CBOR
-from tests.support.forge import ORDER, document
 from tests.support.vectors import Vector, vectors
 
 PRIVATE = ec.derive_private_key(7, ec.SECP384R1())
@@ -70,11 +68,6 @@ def test_the_es384_example_of_the_cose_working_group_verifies() -> None:
     assert not with_signature(signature[::-1], payload).verify_signature(key)
 
 
-def test_an_unprotected_header_is_refused_whatever_is_in_it() -> None:
-    (entry,) = examples("Examples__ecdsa-examples__ecdsa-sig-02")
-    assert refusal(example(entry)) == "cose-unprotected"
-
-
 def test_no_example_with_another_algorithm_is_taken() -> None:
     entries = [*examples("Examples__sign1"), *examples("Examples__ecdsa-examples__ecdsa-sig-01")]
     assert len(entries) == 10
@@ -109,48 +102,6 @@ def test_what_is_signed_is_rfc_9052_s_structure(payload: bytes) -> None:
     assert cbor2.dumps(["Signature1", ES384_PROTECTED, b"", payload]) == structure
 
 
-def test_a_tagged_message_is_the_same_as_an_untagged_one() -> None:
-    raw = document()
-    expected = decode_message(raw)
-    for tag in (b"\xd2", b"\xd8\x12"):  # 18, and not in its shortest encoding
-        message = decode_message(tag + raw)
-        assert (message.payload, message.signature) == (expected.payload, expected.signature)
-
-
-def test_a_signature_and_its_mirror_verify() -> None:
-    signature = cose_signature(PRIVATE, ES384_PROTECTED, b"payload")
-    s = ORDER - int.from_bytes(signature[48:], "big")
-    for other in (signature, signature[:48] + s.to_bytes(48, "big")):
-        assert with_signature(other).verify_signature(PUBLIC)
-
-
-@pytest.mark.parametrize("half", [0, 48])
-def test_a_value_with_leading_zeros_keeps_its_length(half: int) -> None:
-    for number in range(5000):
-        raw = sign_document(b"%d" % number, PRIVATE)
-        message = decode_message(raw)
-        if message.signature[half] == 0:
-            assert message.verify_signature(PUBLIC)
-            return
-    raise AssertionError("5000 signatures without a leading zero")
-
-
-@pytest.mark.parametrize(
-    "signature",
-    [
-        bytes(96),
-        bytes(48) + b"\1" * 48,
-        b"\1" * 48 + bytes(48),
-        ORDER.to_bytes(48, "big") * 2,
-        (ORDER + 1).to_bytes(48, "big") + b"\1" * 48,
-        b"\xff" * 96,
-    ],
-    ids=["zeros", "r-zero", "s-zero", "order", "r-above-order", "ones"],
-)
-def test_values_outside_the_group_are_no_signature(signature: bytes) -> None:
-    assert not with_signature(signature).verify_signature(PUBLIC)
-
-
 TAGS = [0, 1, 2, 3, 4, 5, 24, 25, 28, 29, 30, 35, 36, 37, 256, 258, 260, 261, 1004, 43000, 55799]
 
 
@@ -158,34 +109,6 @@ TAGS = [0, 1, 2, 3, 4, 5, 24, 25, 28, 29, 30, 35, 36, 37, 256, 258, 260, 261, 10
 def test_no_tag_is_interpreted(tag: int) -> None:
     item = cbor2.CBORTag(tag, [1, 2])
     assert decode_cbor(cbor2.dumps(item), CBOR) == item
-
-
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        b"",
-        b"\x9b" + b"\xff" * 8,  # an array of 2**64 - 1
-        b"\xbb" + b"\xff" * 8,
-        b"\x5b" + b"\xff" * 8,
-        b"\x7b" + b"\xff" * 8,
-        b"\x9b\x00\x00\x00\x00\xff\xff\xff\xff",
-        b"\x81" * 16_000,
-        b"\x9f" * 16_000,
-        b"\xd2" * 16_000,
-        b"\xa1\x00" * 8_000,
-        b"\xbf" * 16_000,
-        b"\xff",
-        b"\x1c",
-        b"\x61\xff",
-        b"\xa2\x00\x00\x00\x00",
-        b"\xf8\x00",
-    ],
-    ids=lambda raw: raw[:4].hex(),
-)
-def test_hostile_cbor_is_refused_at_once(hostile: bytes) -> None:
-    with pytest.raises(MalformedAttestation):
-        decode_cbor(hostile, CBOR)
-    assert refusal(hostile) in {"size", "cbor"}
 
 
 def test_too_long_is_refused_whatever_it_is() -> None:
@@ -197,13 +120,6 @@ def test_what_follows_an_item_is_refused(item: object) -> None:
     raw = cbor2.dumps(item)
     with pytest.raises(MalformedAttestation):
         decode_cbor(raw + b"\0", CBOR)
-
-
-def test_cbor2_reads_no_further_than_the_item() -> None:
-    """Else bytes that follow could not be seen."""
-    stream = BytesIO(b"\x01\x02")
-    assert cbor2.CBORDecoder(stream).decode() == 1
-    assert stream.read() == b"\x02"
 
 
 def test_pycose_brings_no_second_x509_library() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from functools import cache
-from itertools import chain as joined
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from foobar_instance.attestation import (
     AttestationError,
@@ -18,8 +16,8 @@ from foobar_instance.attestation import (
     parse_attestation,
     verify_attestation,
 )
-from tests.support.forge import document, root
-from tests.support.vectors import Vector, vector, vector_path, vectors
+from tests.support.forge import root
+from tests.support.vectors import Vector, vector, vectors
 
 SECOND = timedelta(seconds=1)
 # What breaks first, where the manifest names several faults.
@@ -123,14 +121,6 @@ def test_other_roots_trust_no_genuine_document() -> None:
             assert caught.value.rule == "chain-order"
 
 
-@pytest.mark.parametrize("partition", ["aws", "aws-us-gov"])
-def test_aws_s_roots_trust_no_document_of_the_development_root(partition: str) -> None:
-    anchor = packaged_root("aws" if partition == "aws" else "aws-us-gov")
-    with pytest.raises(UntrustedCertificate) as caught:
-        verify_attestation(document(), root=anchor)
-    assert caught.value.rule == "chain-order"
-
-
 @pytest.mark.parametrize("directory", ["known_bad", "derived"])
 def test_bad_documents_are_refused_for_their_reason(directory: str) -> None:
     expected = KNOWN_BAD if directory == "known_bad" else DERIVED
@@ -145,11 +135,3 @@ def test_bad_documents_are_refused_for_their_reason(directory: str) -> None:
         with pytest.raises(AttestationError) as caught:
             verify_attestation(entry.read(), allow_debug=True)
         assert caught.value.rule == rule, entry.path.name
-
-
-def test_the_packaged_roots_are_those_in_genuine_bundles() -> None:
-    der = packaged_root().public_bytes(Encoding.DER)
-    bundles = [parse_attestation(entry.read()).cabundle for entry in enclaves()]
-    assert {bundle[0] for bundle in bundles} == {der}
-    assert der == vector_path("roots/aws_nitro_enclaves_root_g1.der").read_bytes()
-    assert der not in set(joined(*(bundle[1:] for bundle in bundles)))

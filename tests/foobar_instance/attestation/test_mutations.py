@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from emulator.documents import encode_payload, sign_document
 from foobar_instance.attestation import Attestation, AttestationError, Verifier, parse_attestation
-from tests.conftest import stride
 from tests.support.forge import RULES, chain, document, fields, root
 from tests.support.vectors import vectors
 
@@ -41,13 +40,6 @@ def outcome(raw: bytes, by: Verifier | None = None) -> Attestation | None:
 
 def flipped(raw: bytes, position: int, mask: int) -> bytes:
     return raw[:position] + bytes([raw[position] ^ mask]) + raw[position + 1 :]
-
-
-def test_no_flipped_bit_anywhere_verifies() -> None:
-    raw = good()
-    assert outcome(raw) is not None
-    for position in stride(range(len(raw)), 11):
-        assert outcome(flipped(raw, position, 1 << position % 8)) is None, position
 
 
 def test_no_other_byte_in_the_cose_frame_verifies() -> None:
@@ -95,21 +87,6 @@ def test_another_form_of_the_frame_is_the_same_document(form: bytes, other: byte
     changed = raw.replace(form, other, 1)
     assert changed != raw
     assert outcome(changed) == outcome(raw)
-
-
-def test_no_beginning_of_a_document_verifies() -> None:
-    raw = good()
-    for size in range(len(raw)):
-        assert outcome(raw[:size]) is None
-
-
-def test_no_two_genuine_documents_mix() -> None:
-    """Parts of two documents of one enclave, each signed, do not make a third."""
-    first, second = cbor2.loads(good()), cbor2.loads(document(nonce=b"other"))
-    for index in (2, 3):
-        mixed = list(first)
-        mixed[index] = second[index]
-        assert outcome(cbor2.dumps(mixed)) is None
 
 
 @given(st.binary(max_size=400))
@@ -185,12 +162,6 @@ def test_an_altered_payload_that_is_signed_means_what_it_says(data: st.DataObjec
 def test_deep_cbor(depth: int, head: bytes) -> None:
     assert outcome(head * depth + b"\x00") is None
     assert outcome(sign_document(head * depth + b"\x00", chain().key)) is None
-
-
-def test_many_certificates_and_huge_fields() -> None:
-    assert outcome(document(cabundle=[b"\x30"] * 16_000)) is None
-    assert outcome(document(pcrs=dict.fromkeys(range(4_000), b""))) is None
-    assert outcome(document(unknown=b"\0" * 16_000)) is None
 
 
 @settings(max_examples=300)
