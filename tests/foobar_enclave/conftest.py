@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.foobar_enclave.fake_kms import HOST, Authority, FakeKms
+from tests.foobar_enclave.fake_kms import Authority, FakeKms
 from tests.foobar_enclave.fakes import FakeNsm
 
 
@@ -26,6 +25,6 @@ def nsm() -> FakeNsm:
 
 
 @pytest.fixture
-def kms(authority: Authority, socket_folder: Path) -> Iterator[FakeKms]:
-    with FakeKms(str(socket_folder / "kms"), authority.server_context(HOST)) as kms:
+def kms(authority: Authority) -> Iterator[FakeKms]:
+    with FakeKms(authority.tls) as kms:
         yield kms

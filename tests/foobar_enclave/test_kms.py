@@ -95,26 +95,21 @@ def old_tls(context: ssl.SSLContext) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize(
-    ("server", "text"),
+    ("host", "change", "text"),
     [
-        (lambda ca: ca.server_context("kms.eu-west-1.amazonaws.com"), "Hostname mismatch"),
-        (lambda ca: ca.server_context("amazonaws.com"), "Hostname mismatch"),
-        (lambda _: None, "TLS fails"),
-        (lambda ca: old_tls(ca.server_context(HOST)), "TLS fails: TLSV1_ALERT_PROTOCOL_VERSION"),
+        ("kms.eu-west-1.amazonaws.com", lambda tls: tls, "Hostname mismatch"),
+        ("amazonaws.com", lambda tls: tls, "Hostname mismatch"),
+        (HOST, lambda _: None, "TLS fails"),
+        (HOST, old_tls, "TLS fails: TLSV1_ALERT_PROTOCOL_VERSION"),
     ],
     ids=["another region", "a domain above", "no TLS", "TLS 1.1"],
 )
 @pytest.mark.threat("B")
 def test_a_certificate_for_another_host_is_refused(
-    server: Callable[[Authority], ssl.SSLContext | None],
-    text: str,
-    authority: Authority,
-    socket_folder: Path,
+    host: str, change: Callable[[ssl.SSLContext], ssl.SSLContext | None], text: str, tmp_path: Path
 ) -> None:
-    with (
-        FakeKms(str(socket_folder / "kms"), server(authority)) as kms,
-        pytest.raises(KmsError, match=text) as raised,
-    ):
+    authority = Authority.create(tmp_path, host)
+    with FakeKms(change(authority.tls)) as kms, pytest.raises(KmsError, match=text) as raised:
         create(open_session(kms.connect, authority.ca_file))
     assert not raised.value.may_have_acted
     assert kms.requests == []
@@ -445,10 +440,9 @@ def test_an_endpoint_other_than_the_regions_is_not_used(
         ("us-gov-west-1", "kms.us-gov-west-1.amazonaws.com"),
     ],
 )
-def test_each_region_has_one_host(
-    region: str, host: str, authority: Authority, socket_folder: Path
-) -> None:
-    with FakeKms(str(socket_folder / "kms"), authority.server_context(host)) as kms:
+def test_each_region_has_one_host(region: str, host: str, tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path, host)
+    with FakeKms(authority.tls) as kms:
         create(KmsConnector(kms.connect, ca_file=authority.ca_file).open(region, CREDENTIALS))
     ((_, _, headers),) = kms.requests
     assert headers["Host"] == host
