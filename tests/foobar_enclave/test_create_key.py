@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 
 import cbor2
 import pytest
@@ -69,32 +68,6 @@ def test_weakness_4_the_attestation_names_key_account_and_policy(nsm: FakeNsm) -
     assert session.created == [
         {"policy": POLICY, "description": f"Locked to the enclave image with PCR0 {PCR0.hex()}"}
     ]
-
-
-def test_weakness_9_the_attestation_carries_the_requests_nonce_and_no_public_key(
-    nsm: FakeNsm,
-) -> None:
-    fields = run(nsm)
-    assert fields["nonce"] == NONCE
-    assert fields["public_key"] is None
-    assert run(nsm, nonce=None)["nonce"] is None
-
-
-@pytest.mark.parametrize(
-    ("region", "partition"), [("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")]
-)
-def test_the_partition_is_the_regions(region: str, partition: str, nsm: FakeNsm) -> None:
-    arn = f"arn:{partition}:kms:{region}:{ACCOUNT}:key/{KEY_ID}"
-
-    class Elsewhere(FakeSession):
-        def get_public_key(self, key_arn: str) -> dict[str, object]:
-            assert key_arn == arn
-            return public_key(KeyId=arn)
-
-    session = Elsewhere(metadata(Arn=arn))
-    assert parse_key_claims(run(nsm, session, region=region)["user_data"]).key_arn == arn
-    policy = json.loads(session.created[0]["policy"])
-    assert policy["Statement"][0]["Principal"]["AWS"].startswith(f"arn:{partition}:iam::")
 
 
 @pytest.mark.threat("2")

@@ -328,12 +328,3 @@ def test_a_port_that_cannot_be_had_is_one_line(
     with pytest.raises(SystemExit, match=f"^foobar-enclave: cannot serve on {text}$"):
         main()
     assert "nsm" not in production
-
-
-def test_a_machine_without_a_module_is_one_line(
-    production: dict[str, object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(main_module, "NsmDevice", lambda: NsmDevice("/nonexistent/nsm"))
-    with pytest.raises(SystemExit, match=r"^foobar-enclave: .*/nonexistent/nsm: No such file"):
-        main()
-    assert "nsm" not in production

@@ -175,21 +175,16 @@ FAILURES = {
     "a cut ciphertext": changed(ciphertext=VALID.ciphertext[:15]),
     "no ciphertext": changed(ciphertext=b""),
     "another nonce": changed(nonce=bytes(12)),
+    "no nonce": changed(nonce=b""),
+    "a short nonce": changed(nonce=bytes(11)),
+    "a long nonce": changed(nonce=bytes(13)),
 }
 
 
 @pytest.mark.parametrize("line", FAILURES.values(), ids=FAILURES)
-@pytest.mark.threat("8")
+@pytest.mark.threat("8", "14")
 def test_weakness_8_every_decryption_failure_has_the_same_answer(line: bytes) -> None:
     assert make().handle(line) == UNIFORM
-
-
-@pytest.mark.parametrize("length", [0, 11, 13])
-@pytest.mark.threat("14")
-def test_weakness_14_a_nonce_of_another_length_is_a_failure_like_any_other(length: int) -> None:
-    service = make()
-    assert service.handle(changed(nonce=bytes(length))) == UNIFORM
-    attested(service.handle(encode_request(VALID)), "decrypt")
 
 
 def test_weakness_8_both_layers_are_worked_through_whichever_fails(
@@ -208,18 +203,13 @@ def test_weakness_8_both_layers_are_worked_through_whichever_fails(
         assert make().handle(line) == UNIFORM
     assert len(secrets) == len(FAILURES)
     assert {len(secret) for secret in secrets} == {32}
-    assert len(set(secrets)) > len(FAILURES) - 5, "the substitutes are random"
+    assert len(set(secrets[:10])) == 10, "the substitutes are random"
 
 
 def test_a_substitute_secret_never_counts_as_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foobar_shared.envelope.decrypt", lambda *_: b"aaa")
     assert make().handle(FAILURES["bad RSA"]) == UNIFORM
     attested(make().handle(encode_request(VALID)), "decrypt")
-
-
-def test_a_malformed_line_is_told_what_is_wrong() -> None:
-    line = b'{"getAttestation":{"nonce":"AAAA"}}'
-    assert error(make().handle(line)) == "getAttestation.nonce: not 32 bytes"
 
 
 def test_a_line_over_64_kib_is_refused_before_it_is_parsed() -> None:

@@ -258,22 +258,6 @@ def test_any_enclave_is_trusted_where_its_policy_is_right(job: Job) -> None:
     job.run(trust=job.sign.trust(None))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"key_nonce": lambda _: None},
-        {"pcr0": OTHER_PCR0},
-        {"claims": replace(CLAIMS, region="eu-west-1")},
-        {"claims": replace(CLAIMS, policy_sha256=bytes(32))},
-    ],
-)
-def test_a_key_that_is_not_accepted_is_named(job: Job, changes: dict[str, object]) -> None:
-    job.enclave = replace(job.enclave, **changes)  # type: ignore[arg-type]
-    text = job.refused("the answer names the key")
-    assert text.count(KEY_ARN) == 1
-    assert text.endswith(f"names the key {KEY_ARN}: {DELETE}")
-
-
 @pytest.mark.parametrize("nonce", [None, b""])
 def test_the_originals_enclave_is_told_from_a_replay_and_its_key_is_named(
     job: Job, nonce: bytes | None
@@ -370,12 +354,6 @@ def test_a_file_that_can_not_be_written_is_known_before_there_is_a_key(job: Job)
         with pytest.raises(FileError, match="cannot write"):
             job.run()
     assert job.enclave.requests == []
-
-
-def test_no_enclave(job: Job) -> None:
-    with pytest.raises(EnclaveUnavailableError):
-        job.run_at(UnixAddress("/nonexistent"), UnixAddress("/nonexistent/relay"))
-    assert not job.saved.exists()
 
 
 def test_a_relay_that_can_not_listen_is_known_before_there_is_a_key(job: Job) -> None:

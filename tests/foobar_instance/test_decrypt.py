@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.serialization import (
 from foobar_instance.decrypt import Decryptor
 from foobar_instance.enclaves import Enclaves
 from foobar_instance.errors import (
-    EnclaveUnavailableError,
     InstanceError,
     KmsRequestError,
     KmsStaleAttestationError,
@@ -25,7 +24,7 @@ from foobar_instance.errors import (
 from foobar_instance.proof import AnyMessage, MessagesProof, RequestProof, VerifiedResult
 from foobar_instance.trust import Trust
 from foobar_shared import computation
-from foobar_shared.addresses import Address, UnixAddress
+from foobar_shared.addresses import Address
 from foobar_shared.claims import ResultClaims, message_hash
 from foobar_shared.messages import (
     ComputeMessage,
@@ -156,11 +155,6 @@ def test_a_key_that_does_not_verify_is_asked_nothing(job: Job) -> None:
     assert job.enclave.lines == []
 
 
-def test_no_enclave(job: Job) -> None:
-    nowhere = UnixAddress("/nonexistent")
-    job.refused("no enclave answers", EnclaveUnavailableError, instead_of=nowhere)
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -210,11 +204,6 @@ def test_a_result_that_does_not_verify(job: Job, changes: dict[str, object], wor
     job.trust = job.sign.trust(None)
     job.enclave = replace(job.enclave, **changes)  # type: ignore[arg-type]
     job.refused(f"the result's attestation {words}", asked=1)
-
-
-def test_a_result_of_another_enclave_than_the_pinned_one(job: Job) -> None:
-    job.enclave.result_pcr0 = OTHER_PCR0
-    job.refused("the result's attestation does not verify: .*PCR0", asked=1)
 
 
 def test_a_document_too_old_for_kms_is_asked_for_once_more(job: Job) -> None:

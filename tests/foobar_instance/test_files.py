@@ -90,16 +90,6 @@ def test_an_old_file_can_be_kept_under_another_name(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 2
 
 
-def test_an_old_file_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    path.write_bytes(b"old and longer")
-    before = path.stat().st_ino
-    write_file(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert path.stat().st_ino != before
-    assert names(tmp_path) == ["f"]
-
-
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.threat("17")
 def test_a_failing_write_leaves_the_old_content_and_nothing_else(
@@ -199,12 +189,6 @@ def test_what_is_no_regular_file_is_left_alone(tmp_path: Path, kind: str) -> Non
     assert path.lstat() == before
     assert (tmp_path / "target").read_bytes() == b"target"
     assert sorted(names(tmp_path)) == ["f", "target"]
-
-
-def test_devices_are_left_alone() -> None:
-    for device in ("/dev/null", "/dev/stdout"):
-        with pytest.raises(FileError, match="it is not a regular file"):
-            check_writable(Path(device))
 
 
 def test_a_name_of_the_longest_length(tmp_path: Path) -> None:

@@ -322,11 +322,6 @@ def test_a_role_that_may_not_be_assumed_is_no_refusal_of_kms(
     refused("^KMS can't be asked: .*AccessDenied.* AssumeRoleWithWebIdentity operation: no")
 
 
-def test_an_endpoint_with_a_port_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://localhost:99999")
-    refused(r"KMS can't be asked.*\(ValueError\): see AWS_ENDPOINT_URL_KMS")
-
-
 def test_kms_that_can_not_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     with socket.socket() as bound:

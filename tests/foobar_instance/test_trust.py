@@ -28,7 +28,6 @@ from foobar_shared.computation import Result
 from tests.foobar_instance.conftest import Told
 from tests.support.documents import (
     ACCOUNT,
-    CLAIMS,
     DEBUG_PCR0,
     KEY_ARN,
     KEY_ID,
@@ -278,12 +277,6 @@ def test_a_saved_document_has_no_age(sign: Signer) -> None:
     assert (attestation.user_data, attestation.pcrs[0]) == (b"data", PCR0)
 
 
-@pytest.mark.parametrize("after", [JUST_NOW, timedelta(minutes=5)])
-def test_a_fresh_document(sign: Signer, after: timedelta) -> None:
-    document = sign(nonce=NONCE)
-    assert sign.trust().verify_fresh(document, WHAT, nonce=NONCE, now=NOW + after).nonce == NONCE
-
-
 def test_another_root(sign: Signer) -> None:
     assert "another root: of AWS's other partition" in refused(sign(), Trust(Verifier(), None))
 
@@ -342,10 +335,6 @@ def refused_claims(sign: Signer, document: bytes) -> str:
     with pytest.raises(NotVerifiedError, match=f"^{WHAT} does not attest a key: ") as caught:
         key_claims(attestation, WHAT)
     return str(caught.value)
-
-
-def test_the_attested_key(sign: Signer) -> None:
-    assert key_claims(sign.trust().verify_saved(sign.key(), WHAT), WHAT) == CLAIMS
 
 
 @pytest.mark.parametrize(
