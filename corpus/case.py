@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -53,3 +53,12 @@ class Case:
     time: datetime = NOW
     pcrs: Mapping[int, bytes] | None = None
     nonce: bytes | None = None
+
+
+def each(
+    rule: str, name: str, comment: str, documents: Mapping[str, bytes], **more: object
+) -> Iterator[Case]:
+    """Yield a case for each document; its own name stands for `{}` in `name` and `comment`."""
+    for own, document in documents.items():
+        words = comment.format(own)
+        yield Case(rule, name.format(own), words, document, **more)  # type: ignore[arg-type]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Final
 
 import cbor2
 
-from corpus.case import Case, Verdict
+from corpus.case import Case, Verdict, each
 from corpus.material import (
     MODULE_ID,
     PCRS,
@@ -45,60 +46,31 @@ def all_forms() -> Iterator[Case]:
 
 def genuine_forms() -> Iterator[Case]:
     """Yield what a verifier must accept, because genuine documents look like it."""
+    good = partial(Case, verdict="valid", flags=("GenuineForm",))
+    text = "The good document, from which every other differs in one thing."
+    yield good("cbor", "good", text, document())
     payload = encode_payload(fields())
-    many = {
-        "cbor": [
-            ("good", "The good document, from which every other differs in one thing.", document())
-        ],
-        "cose-tag": [("tag-18", "The optional tag of COSE_Sign1.", signed(payload, tag=18))],
-        "payload-cbor": [
-            (
-                "definite-map",
-                "The payload is a map of definite length, as until 2025.",
-                signed(encode_payload(fields(), indefinite=False)),
-            ),
-            (
-                "indefinite-map",
-                "The payload is a map of indefinite length, as since 2025.",
-                signed(payload),
-            ),
-        ],
-        "pcrs": [
-            (
-                f"{count}-pcrs",
-                f"{count} PCRs are locked.",
-                document(pcrs=PCRS | dict.fromkeys(range(16, count), bytes(48))),
-            )
-            for count in (17, 24, 32)
-        ],
-        "optional-fields": [
-            (
-                "null",
-                "Unset fields are null.",
-                document(public_key=None, user_data=None, nonce=None),
-            ),
-            (
-                "absent",
-                "Unset fields are absent, as AWS's text has it.",
-                without("public_key", "user_data", "nonce"),
-            ),
-            (
-                "1024-bytes",
-                "All three fields have 1024 bytes, as AWS's CDDL allows.",
-                document(public_key=b"k" * 1024, user_data=b"u" * 1024, nonce=b"n" * 1024),
-            ),
-            ("empty-user-data", "user_data is empty, which is not null.", document(user_data=b"")),
-            ("empty-nonce", "nonce is empty, which is not null.", document(nonce=b"")),
-            (
-                "513-bytes-user-data",
-                "user_data is longer than section 3.2.2.2 of AWS's text says.",
-                document(user_data=b"u" * 513),
-            ),
-        ],
-    }
-    for rule, cases in many.items():
-        for name, comment, raw in cases:
-            yield Case(rule, name, comment, raw, "valid", ("GenuineForm",))
+    yield good("cose-tag", "tag-18", "The optional tag of COSE_Sign1.", signed(payload, tag=18))
+    definite = encode_payload(fields(), indefinite=False)
+    text = "The payload is a map of definite length, as until 2025."
+    yield good("payload-cbor", "definite-map", text, signed(definite))
+    text = "The payload is a map of indefinite length, as since 2025."
+    yield good("payload-cbor", "indefinite-map", text, signed(payload))
+    for count in (17, 24, 32):
+        raw = document(pcrs=PCRS | dict.fromkeys(range(16, count), bytes(48)))
+        yield good("pcrs", f"{count}-pcrs", f"{count} PCRs are locked.", raw)
+    optional = partial(good, "optional-fields")
+    raw = document(public_key=None, user_data=None, nonce=None)
+    yield optional("null", "Unset fields are null.", raw)
+    raw = without("public_key", "user_data", "nonce")
+    yield optional("absent", "Unset fields are absent, as AWS's text has it.", raw)
+    raw = document(public_key=b"k" * 1024, user_data=b"u" * 1024, nonce=b"n" * 1024)
+    yield optional("1024-bytes", "All three fields have 1024 bytes, as AWS's CDDL allows.", raw)
+    for field in ("user_data", "nonce"):
+        name, text = field.replace("_", "-"), f"{field} is empty, which is not null."
+        yield optional(f"empty-{name}", text, document(**{field: b""}))
+    text = "user_data is longer than section 3.2.2.2 of AWS's text says."
+    yield optional("513-bytes-user-data", text, document(user_data=b"u" * 513))
 
 
 def outer_cbor() -> Iterator[Case]:
@@ -108,43 +80,31 @@ def outer_cbor() -> Iterator[Case]:
     for name, size in (("1-byte", 1), ("headers", 9), ("half", len(good) // 2), ("short", -1)):
         text = "The document is cut off."
         yield Case("cbor", f"cut-{name}", text, good[:size], source=f"{CBOR} section 5.3.1")
-    trailing = {"zero": b"\0", "break": b"\xff", "null": b"\xf6", "document": good}
-    for name, tail in trailing.items():
-        text = f"After the document comes more ({name})."
-        yield Case(
-            "cbor",
-            f"trailing-{name}",
-            text,
-            good + tail,
-            flags=("TrailingBytes",),
-            source=SEQUENCE_OF_TWO,
-        )
+    tails = {"zero": b"\0", "break": b"\xff", "null": b"\xf6", "document": good}
+    yield from each(
+        "cbor", "trailing-{}", "After the document comes more ({}).",
+        {name: good + tail for name, tail in tails.items()},
+        flags=("TrailingBytes",), source=SEQUENCE_OF_TWO,
+    )  # fmt: skip
     broken = {
-        "reserved": ("An initial byte that CBOR reserves.", b"\x1c", ()),
-        "break": ("A break outside of any item.", b"\xff", ()),
-        "unended": ("An array of indefinite length without its end.", b"\x9f" + good[1:], ()),
-        "huge-array": (
-            "An array that claims 2^64 - 1 items.",
-            b"\x9b" + b"\xff" * 8,
-            ("ResourceUse",),
-        ),
+        "reserved": ("An initial byte that CBOR reserves.", b"\x1c"),
+        "break": ("A break outside of any item.", b"\xff"),
+        "unended": ("An array of indefinite length without its end.", b"\x9f" + good[1:]),
+    }
+    heavy = {
+        "huge-array": ("An array that claims 2^64 - 1 items.", b"\x9b" + b"\xff" * 8),
         "huge-bytes": (
             "A byte string that claims 2^63 bytes.",
             b"\x84\x44\xa1\x01\x38\x22\xa0\x5b\x80" + bytes(7),
-            ("ResourceUse",),
         ),
-        "deep": (
-            "Ten thousand arrays in one another.",
-            b"\x81" * 10_000 + b"\x00",
-            ("ResourceUse",),
-        ),
+        "deep": ("Ten thousand arrays in one another.", b"\x81" * 10_000 + b"\x00"),
         "deep-header": (
             "An unprotected header with five thousand arrays in one another.",
             good[:6] + b"\xa1\x04" + b"\x81" * 5000 + b"\x00" + good[7:],
-            ("ResourceUse",),
         ),
     }
-    for name, (text, raw, flags) in broken.items():
+    for name, (text, raw) in (broken | heavy).items():
+        flags = ("ResourceUse",) if name in heavy else ()
         yield Case("cbor", name, text, raw, flags=flags, source=f"{CBOR} section 3")
     for tag in (17, 61, 98, 55799):
         raw = signed(encode_payload(fields()), tag=tag)
@@ -161,9 +121,11 @@ def outer_cbor() -> Iterator[Case]:
         "null": None,
         "nested": [parts],
     }
-    for name, item in arrays.items():
-        text = f"No array of four items ({name})."
-        yield Case("cose-array", name, text, cbor2.dumps(item), source=f"AWS 1; {COSE} section 4.2")
+    yield from each(
+        "cose-array", "{}", "No array of four items ({}).",
+        {name: cbor2.dumps(item) for name, item in arrays.items()},
+        source=f"AWS 1; {COSE} section 4.2",
+    )  # fmt: skip
     for name, head in {"array-length": b"\x98\x04", "indefinite-array": b"\x9f"}.items():
         raw = head + good[1:] + b"\xff" * (name == "indefinite-array")
         text = "The outer array's length is written in another way."
@@ -174,40 +136,33 @@ def cose() -> Iterator[Case]:
     """Yield what is wrong with the headers, or with the form of payload or signature."""
     payload = encode_payload(fields())
     crit = f"{COSE} section 3.1"
-    headers: Mapping[str, tuple[str, bytes, str]] = {
-        "es256": ("The algorithm is ES256.", cbor2.dumps({1: -7}), "AWS 2"),
-        "es512": ("The algorithm is ES512.", cbor2.dumps({1: -36}), "AWS 2"),
-        "ps384": ("The algorithm is PS384.", cbor2.dumps({1: -38}), "AWS 2"),
-        "hmac": ("The algorithm is HMAC 256/256.", cbor2.dumps({1: 5}), "AWS 2"),
-        "reserved": ("The algorithm is 0, which is reserved.", cbor2.dumps({1: 0}), "AWS 2"),
-        "positive": (
-            "The algorithm is +34, whose CBOR looks like -35.",
-            b"\xa1\x01\x18\x22",
-            "AWS 2",
-        ),
-        "text": ("The algorithm is the text ES384.", cbor2.dumps({1: "ES384"}), "AWS 2"),
-        "null": ("The algorithm is null.", cbor2.dumps({1: None}), "AWS 2"),
-        "no-algorithm": ("The header is an empty map.", b"\xa0", "AWS 2"),
-        "empty": ("The header is empty.", b"", "AWS 2"),
-        "array": ("The header is an array.", cbor2.dumps([1, -35]), "AWS 2"),
-        "critical": (
-            "The header marks an unknown parameter as critical.",
-            cbor2.dumps({1: -35, 2: [99], 99: 1}),
-            crit,
-        ),
-        "twice": ("The header has the algorithm twice.", b"\xa2\x01\x38\x22\x01\x26", crit),
-        "trailing": ("A byte follows the header's map.", ES384_PROTECTED + b"\0", SEQUENCE_OF_TWO),
+    headers: Mapping[str, tuple[str, bytes]] = {
+        "es256": ("The algorithm is ES256.", cbor2.dumps({1: -7})),
+        "es512": ("The algorithm is ES512.", cbor2.dumps({1: -36})),
+        "ps384": ("The algorithm is PS384.", cbor2.dumps({1: -38})),
+        "hmac": ("The algorithm is HMAC 256/256.", cbor2.dumps({1: 5})),
+        "reserved": ("The algorithm is 0, which is reserved.", cbor2.dumps({1: 0})),
+        "positive": ("The algorithm is +34, whose CBOR looks like -35.", b"\xa1\x01\x18\x22"),
+        "text": ("The algorithm is the text ES384.", cbor2.dumps({1: "ES384"})),
+        "null": ("The algorithm is null.", cbor2.dumps({1: None})),
+        "no-algorithm": ("The header is an empty map.", b"\xa0"),
+        "empty": ("The header is empty.", b""),
+        "array": ("The header is an array.", cbor2.dumps([1, -35])),
     }
-    for name, (text, protected, source) in headers.items():
-        flags = {"twice": ("DuplicateKey",), "trailing": ("TrailingBytes",)}
-        yield Case(
-            "cose-algorithm",
-            name,
-            text,
-            signed(payload, protected=protected),
-            flags=flags.get(name, ("AlgorithmConfusion",)),
-            source=source,
-        )
+    header = partial(Case, "cose-algorithm")
+    confusion = ("AlgorithmConfusion",)
+    for name, (text, protected) in headers.items():
+        raw = signed(payload, protected=protected)
+        yield header(name, text, raw, flags=confusion, source="AWS 2")
+    text = "The header marks an unknown parameter as critical."
+    raw = signed(payload, protected=cbor2.dumps({1: -35, 2: [99], 99: 1}))
+    yield header("critical", text, raw, flags=confusion, source=crit)
+    raw = signed(payload, protected=b"\xa2\x01\x38\x22\x01\x26")
+    text = "The header has the algorithm twice."
+    yield header("twice", text, raw, flags=("DuplicateKey",), source=crit)
+    raw = signed(payload, protected=ES384_PROTECTED + b"\0")
+    text = "A byte follows the header's map."
+    yield header("trailing", text, raw, flags=("TrailingBytes",), source=SEQUENCE_OF_TWO)
     for name, protected in {
         "long-value": b"\xa1\x01\x39\x00\x22",
         "long-key": b"\xa1\x18\x01\x38\x22",
@@ -231,10 +186,10 @@ def cose() -> Iterator[Case]:
         "kid": ({4: b"kid"}, "acceptable"),
         "unknown": ({-70000: 1}, "acceptable"),
     }
-    for name, (header, verdict) in unprotected.items():
+    for name, (unsigned, verdict) in unprotected.items():
         text = f"The unprotected header, which nobody signs, is not an empty map ({name})."
         flags_ = ("Forgery",) if verdict == "invalid" else ("StricterThanAws",)
-        yield Case("cose-unprotected", name, text, message(unprotected=header), verdict, flags_)
+        yield Case("cose-unprotected", name, text, message(unprotected=unsigned), verdict, flags_)
     for name, item in {"detached": None, "empty": b"", "map": fields(), "text": "text"}.items():
         text = f"The payload is no byte string with content ({name})."
         yield Case("cose-payload", name, text, message(payload=item))
@@ -489,12 +444,6 @@ def optional_fields() -> Iterator[Case]:
     raw = document(public_key=b"")
     flags = ("GenuineForm", "LiteralText")
     long = "nonce is longer than AWS's CDDL says. Nitro has issued one of this length."
-    yield Case(
-        "optional-fields",
-        "1025-bytes-nonce",
-        long,
-        document(nonce=bytes(1025)),
-        "acceptable",
-        flags,
-    )
+    raw_nonce = document(nonce=bytes(1025))
+    yield Case("optional-fields", "1025-bytes-nonce", long, raw_nonce, "acceptable", flags)
     yield Case("optional-fields", "empty-public-key", text, raw, "acceptable", flags)

@@ -69,20 +69,12 @@ def spki(of: ec.EllipticCurvePrivateKey) -> bytes:
 
 def name(**attributes: str) -> bytes:
     """Return a distinguished name with one attribute in each relative name, in this order."""
-    return element(
-        SEQUENCE,
-        *(
-            element(
-                SET,
-                element(
-                    SEQUENCE,
-                    oid(f"5504{_ATTRIBUTES[kind]:02x}"),
-                    element(PRINTABLE if kind == "C" else TEXT, text.encode()),
-                ),
-            )
-            for kind, text in attributes.items()
-        ),
+    oids = {kind: oid(f"5504{number:02x}") for kind, number in _ATTRIBUTES.items()}
+    texts = (
+        element(SEQUENCE, oids[kind], element(PRINTABLE if kind == "C" else TEXT, text.encode()))
+        for kind, text in attributes.items()
     )
+    return element(SEQUENCE, *(element(SET, text) for text in texts))
 
 
 def key_id(label: str) -> str:
@@ -109,77 +101,52 @@ def crl_location(label: str) -> bytes:
 
 
 def _base(
-    position: str, subject: bytes, limits: bytes, usage: bytes, more: bytes, hours: int
+    position: str,
+    subject: bytes,
+    limits: bytes,
+    usage: bytes,
+    more: bytes,
+    lifetime: tuple[datetime, datetime],
 ) -> Written:
+    begin, end = map(utc_time, lifetime)
+    serial = element(0x02, b"\x01" + sha384(position.encode()).digest()[:15])
     return Written(
-        subject,
-        limits,
-        usage,
-        more,
-        key=key(position),
-        serial=element(0x02, b"\x01" + sha384(position.encode()).digest()[:15]),
-        not_before=utc_time(NOW - timedelta(hours=hours)),
-        not_after=utc_time(NOW + timedelta(hours=hours)),
-    )
+        *(subject, limits, usage, more), key=key(position), serial=serial,
+        not_before=begin, not_after=end,
+    )  # fmt: skip
 
 
+def _around(hours: int) -> tuple[datetime, datetime]:
+    return NOW - timedelta(hours=hours), NOW + timedelta(hours=hours)
+
+
+_ROOT_LIFETIME: Final = (
+    datetime(2019, 10, 28, 13, 28, 5, tzinfo=UTC),
+    datetime(2049, 10, 28, 14, 28, 5, tzinfo=UTC),
+)
+_ZONAL: Final = {"OU": "AWS", "O": "Amazon", "C": "US", "ST": "WA", "L": "Seattle"}
 BASE: Final = {
-    "root": replace(
-        _base(
-            "root",
-            name(**_AWS, CN="aws.nitro-enclaves"),
-            constraints(None),
-            _CA_USAGE,
-            key_ids("root", None),
-            0,
-        ),
-        not_before=utc_time(datetime(2019, 10, 28, 13, 28, 5, tzinfo=UTC)),
-        not_after=utc_time(datetime(2049, 10, 28, 14, 28, 5, tzinfo=UTC)),
+    "root": _base(
+        "root", name(**_AWS, CN="aws.nitro-enclaves"), constraints(None), _CA_USAGE,
+        key_ids("root", None), _ROOT_LIFETIME,
     ),
     "regional": _base(
-        "regional",
-        name(**_AWS, CN=f"0123456789abcdef.{DOMAIN}"),
-        constraints(2),
-        _CA_USAGE,
-        key_ids("regional", "root") + crl_location("regional"),
-        240,
+        "regional", name(**_AWS, CN=f"0123456789abcdef.{DOMAIN}"), constraints(2), _CA_USAGE,
+        key_ids("regional", "root") + crl_location("regional"), _around(240),
     ),
     "zonal": _base(
-        "zonal",
-        name(
-            CN=f"fedcba9876543210.zonal.{DOMAIN}",
-            OU="AWS",
-            O="Amazon",
-            C="US",
-            ST="WA",
-            L="Seattle",
-        ),
-        constraints(1),
-        _CA_USAGE,
-        key_ids("zonal", "regional") + crl_location("zonal"),
-        72,
+        "zonal", name(CN=f"fedcba9876543210.zonal.{DOMAIN}", **_ZONAL), constraints(1), _CA_USAGE,
+        key_ids("zonal", "regional") + crl_location("zonal"), _around(72),
     ),
     "instance": _base(
-        "instance",
-        name(**_SEATTLE, CN=f"{INSTANCE}.{DOMAIN}"),
-        constraints(0),
-        extension(USAGE, SIGNS_CERTIFICATES),
-        key_ids("instance", "zonal"),
-        12,
+        "instance", name(**_SEATTLE, CN=f"{INSTANCE}.{DOMAIN}"), constraints(0),
+        extension(USAGE, SIGNS_CERTIFICATES), key_ids("instance", "zonal"), _around(12),
     ),
-    "leaf": replace(
-        _base(
-            "leaf",
-            name(**_SEATTLE, CN=f"{MODULE_ID}.us-east-1.aws"),
-            NO_CA,
-            extension(USAGE, SIGNS_DOCUMENTS, critical=False),
-            b"",
-            0,
-        ),
-        not_before=utc_time(LEAF_FROM),
-        not_after=utc_time(LEAF_UNTIL),
+    "leaf": _base(
+        "leaf", name(**_SEATTLE, CN=f"{MODULE_ID}.us-east-1.aws"), NO_CA,
+        extension(USAGE, SIGNS_DOCUMENTS, critical=False), b"", (LEAF_FROM, LEAF_UNTIL),
     ),
-}
+}  # fmt: skip
 """AWS's five certificates, by position."""
 
 

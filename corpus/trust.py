@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 import cbor2
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from corpus.case import Case
+from corpus.case import Case, each
 from corpus.material import (
     BASE,
     DOMAIN,
@@ -58,7 +59,7 @@ from tests.support.issued import (
 SECOND: Final = timedelta(seconds=1)
 PKIX: Final = "RFC 5280"
 PATH: Final = f"AWS 23; {PKIX} section 6.1"
-UNSIGNED_BITS: Final = element(0x03, b"\0")
+UNKNOWN_CRITICAL: Final = extension(bytes.fromhex("0603551d7f"), "0500")
 FORGERY: Final = ("Forgery",)
 OWN: Final = ("StricterThanAws",)
 
@@ -176,24 +177,18 @@ def clocks() -> Iterator[Case]:
             raw = document(chain(**{position: dict(change)}))
             text = f"The {position} certificate is {case.replace('-', ' ')}; all others are valid."
             yield Case("chain-validity", f"{position}-{case}", text, raw)
-    late = datetime(2049, 12, 1, tzinfo=UTC)
-    times = {
-        "not_before": utc_time(late - timedelta(days=1)),
-        "not_after": utc_time(late + timedelta(days=1)),
-    }
-    after = chain(**{position: dict(times) for position in POSITIONS[1:]})
-    text = "The root expired a month ago; all others are valid."
-    raw = document(after, timestamp=int(late.timestamp() * 1000))
-    yield Case("chain-validity", "root-expired", text, raw, time=late)
-    early = datetime(2019, 10, 1, tzinfo=UTC)
-    times = {
-        "not_before": utc_time(early - timedelta(days=1)),
-        "not_after": utc_time(early + timedelta(days=1)),
-    }
-    before = chain(**{position: dict(times) for position in POSITIONS[1:]})
-    text = "The root is valid in a month only; all others are valid."
-    raw = document(before, timestamp=int(early.timestamp() * 1000))
-    yield Case("chain-validity", "root-not-yet-valid", text, raw, time=early)
+    for case, when, moment in (
+        ("expired", "expired a month ago", datetime(2049, 12, 1, tzinfo=UTC)),
+        ("not-yet-valid", "is valid in a month only", datetime(2019, 10, 1, tzinfo=UTC)),
+    ):
+        times = {
+            "not_before": utc_time(moment - timedelta(days=1)),
+            "not_after": utc_time(moment + timedelta(days=1)),
+        }
+        others = chain(**{position: dict(times) for position in POSITIONS[1:]})
+        text = f"The root {when}; all others are valid."
+        raw = document(others, timestamp=int(moment.timestamp() * 1000))
+        yield Case("chain-validity", f"root-{case}", text, raw, time=moment)
     never = {"not_before": utc_time(NOW + SECOND), "not_after": utc_time(NOW - SECOND)}
     text = "The zonal certificate ends before it begins."
     yield Case("chain-validity", "never", text, document(chain(zonal=dict(never))))
@@ -208,6 +203,8 @@ def clocks() -> Iterator[Case]:
 def ca_extensions() -> Iterator[Case]:
     """Yield CAs that are none, or that may not issue what they issued."""
     basic, usage = f"AWS 20; {PKIX} section 4.2.1.9", f"AWS 21; {PKIX} section 4.2.1.3"
+    names = element(0x30, element(0xA0, element(0x30, element(0xA4, name(CN="elsewhere")))))
+    elsewhere = extension(bytes.fromhex("0603551d1e"), names.hex())
     wrong: Mapping[str, tuple[dict[str, object], str]] = {
         "not-a-ca": ({"constraints": NO_CA}, basic),
         "no-constraints": ({"constraints": b""}, basic),
@@ -217,33 +214,15 @@ def ca_extensions() -> Iterator[Case]:
         "usage-lists": ({"usage": extension(USAGE, SIGNS_LISTS)}, usage),
         "version-1": ({"version": b""}, f"{PKIX} section 4.1.2.1"),
         "other-issuer": ({"issuer": name(CN="other")}, f"AWS 23; {PKIX} section 6.1.3"),
-        "unknown-critical": (
-            {"more": extension(bytes.fromhex("0603551d7f"), "0500")},
-            f"{PKIX} section 4.2",
-        ),
-        "name-constraints": (
-            {
-                "more": extension(
-                    bytes.fromhex("0603551d1e"),
-                    element(
-                        0x30, element(0xA0, element(0x30, element(0xA4, name(CN="elsewhere"))))
-                    ).hex(),
-                )
-            },
-            f"{PKIX} section 4.2.1.10",
-        ),
+        "unknown-critical": ({"more": UNKNOWN_CRITICAL}, f"{PKIX} section 4.2"),
+        "name-constraints": ({"more": elsewhere}, f"{PKIX} section 4.2.1.10"),
         "sha256-inside": ({"algorithm": ECDSA_SHA256}, f"{PKIX} section 4.1.1.2"),
     }
     for position in ("regional", "zonal", "instance"):
         for case, (change, source) in wrong.items():
             text = f"The {position} CA: {case.replace('-', ' ')}."
-            yield Case(
-                "chain-path",
-                f"{position}-{case}",
-                text,
-                document(chain(**{position: change})),
-                source=source,
-            )
+            raw = document(chain(**{position: change}))
+            yield Case("chain-path", f"{position}-{case}", text, raw, source=source)
         change = {"usage": extension(USAGE, "03020204", critical=False)}
         text = f"The {position} CA's key usage is not critical, which {PKIX} only recommends."
         raw = document(chain(**{position: change}))
@@ -270,7 +249,7 @@ def leaf_extensions() -> Iterator[Case]:
         "usage-lists": {"usage": extension(USAGE, SIGNS_LISTS)},
         "usage-certificates": {"usage": extension(USAGE, "03020204")},
         "usage-agreement": {"usage": extension(USAGE, "03020308")},
-        "unknown-critical": {"more": extension(bytes.fromhex("0603551d7f"), "0500")},
+        "unknown-critical": {"more": UNKNOWN_CRITICAL},
         "other-issuer": {"issuer": name(CN="other")},
     }
     for case, change in wrong.items():
@@ -292,36 +271,25 @@ def forged_chains() -> Iterator[Case]:
     evil_root = _attacker_root()
     evil_leaf = replace(BASE["leaf"], key=key("attacker leaf"))
     evil = issued(evil_root, *(BASE[at] for at in ("regional", "zonal", "instance")), evil_leaf)
-    forged: Mapping[str, tuple[str, NitroChain, str, str]] = {
-        "other-root": (
-            "All is well, but under another root of the same name.",
-            evil,
-            "chain-order",
-            "AWS 24",
-        ),
+    text = "All is well, but under another root of the same name."
+    raw = document(evil)
+    yield Case("chain-order", "other-root", text, raw, flags=FORGERY, source="AWS 24")
+    forged: Mapping[str, tuple[str, NitroChain]] = {
         "real-root-first": (
             "As before, with the trusted root in place of the other in cabundle.",
             replace(evil, cabundle=(good.cabundle[0], *evil.cabundle[1:])),
-            "chain-path",
-            PATH,
         ),
         "both-roots": (
             "As before, with both roots in cabundle.",
             replace(evil, cabundle=(good.cabundle[0], *evil.cabundle)),
-            "chain-path",
-            PATH,
         ),
         "under-a-leaf": (
             "A genuine leaf certificate, in the place of a CA, issued another leaf.",
             chain(replace(BASE["leaf"], key=key("leaf")), leaf={"key": key("attacker leaf")}),
-            "chain-path",
-            f"AWS 20; {PKIX} section 4.2.1.9",
         ),
         "self-signed": (
             "The leaf signed itself, under the name of the genuine one.",
             replace(issued(evil_leaf), cabundle=good.cabundle),
-            "chain-path",
-            PATH,
         ),
         "leaf-of-another-issuer": (
             "The leaf names the instance CA, but the attacker's key signed it.",
@@ -329,18 +297,15 @@ def forged_chains() -> Iterator[Case]:
                 issued(replace(BASE["instance"], key=key("attacker")), evil_leaf),
                 cabundle=good.cabundle,
             ),
-            "chain-path",
-            PATH,
         ),
         "key-swapped": (
             "The attacker's key is in the genuine leaf certificate.",
             NitroChain(key("attacker leaf"), _swapped_key(good.certificate), good.cabundle),
-            "chain-path",
-            PATH,
         ),
     }
-    for case, (text, made, rule, source) in forged.items():
-        yield Case(rule, case, text, document(made), flags=FORGERY, source=source)
+    for case, (text, made) in forged.items():
+        source = f"AWS 20; {PKIX} section 4.2.1.9" if case == "under-a-leaf" else PATH
+        yield Case("chain-path", case, text, document(made), flags=FORGERY, source=source)
 
 
 def broken_certificates() -> Iterator[Case]:
@@ -468,52 +433,33 @@ def bad_signatures() -> Iterator[Case]:
         "first-bit": bytes([good[0] ^ 0x80]) + good[1:],
         "negative-r": (ORDER - int.from_bytes(r, "big")).to_bytes(48, "big") + s,
     }
-    for case, value in values.items():
-        text = f"r and s are not those of a valid signature ({case})."
-        raw = message(signature=value)
-        yield Case(
-            "signature",
-            f"value-{case}",
-            text,
-            raw,
-            flags=FORGERY,
-            source="AWS 6; FIPS 186-5 section 6.4.2",
-        )
-    other = b"\xa1\x01\x26"
-    contents: Mapping[str, tuple[str, bytes, HashAlgorithm]] = {
-        "payload-only": ("the bare payload", payload, SHA384()),
-        "array-context": (
-            "a COSE_Sign structure's context",
-            _to_be_signed("Signature", payload=payload),
-            SHA384(),
-        ),
-        "external-data": ("external data too", _to_be_signed(aad=b"x", payload=payload), SHA384()),
-        "no-external-data": (
-            "a structure without external data",
-            cbor2.dumps(["Signature1", ES384_PROTECTED, payload]),
-            SHA384(),
-        ),
-        "other-header": (
-            "another protected header",
-            _to_be_signed(protected=other, payload=payload),
-            SHA384(),
-        ),
-        "no-header": (
-            "an empty protected header",
-            _to_be_signed(protected=b"", payload=payload),
-            SHA384(),
-        ),
+    yield from each(
+        "signature", "value-{}", "r and s are not those of a valid signature ({}).",
+        {case: message(signature=value) for case, value in values.items()},
+        flags=FORGERY, source="AWS 6; FIPS 186-5 section 6.4.2",
+    )  # fmt: skip
+    encoded = encode_payload(fields(), indefinite=False)
+    to_be_signed = partial(_to_be_signed, payload=payload)
+    good_content = to_be_signed()
+    without_data = cbor2.dumps(["Signature1", ES384_PROTECTED, payload])
+    contents: Mapping[str, tuple[str, bytes]] = {
+        "payload-only": ("the bare payload", payload),
+        "array-context": ("a COSE_Sign structure's context", to_be_signed("Signature")),
+        "external-data": ("external data too", to_be_signed(aad=b"x")),
+        "no-external-data": ("a structure without external data", without_data),
+        "other-header": ("another protected header", to_be_signed(protected=b"\xa1\x01\x26")),
+        "no-header": ("an empty protected header", to_be_signed(protected=b"")),
         "definite-payload": (
             "the payload encoded again, with a definite length",
-            _to_be_signed(payload=encode_payload(fields(), indefinite=False)),
-            SHA384(),
+            to_be_signed(payload=encoded),
         ),
-        "sha256": ("a SHA-256 digest", _to_be_signed(payload=payload), SHA256()),
-        "sha512": ("a SHA-512 digest", _to_be_signed(payload=payload), SHA512()),
+        "sha256": ("a SHA-256 digest", good_content),
+        "sha512": ("a SHA-512 digest", good_content),
     }
-    for case, (what, content, digest) in contents.items():
+    digests = {"sha256": SHA256(), "sha512": SHA512()}
+    for case, (what, content) in contents.items():
         text = f"The leaf's key has signed {what}."
-        raw = message(signature=_signature(content, digest))
+        raw = message(signature=_signature(content, digests.get(case, SHA384())))
         yield Case("signature", f"over-{case}", text, raw, source=source)
 
 
@@ -531,12 +477,11 @@ def altered_payloads() -> Iterator[Case]:
         "public-key": {"public_key": b"attacker's"},
         "field-added": {"added": 1},
     }
-    for case, change in changes.items():
-        raw = message(payload=encode_payload(fields(**change)))
-        text = f"The payload was changed after it had been signed ({case})."
-        yield Case(
-            "signature", f"altered-{case}", text, raw, flags=("AlteredAfterSigning", "Forgery")
-        )
+    yield from each(
+        "signature", "altered-{}", "The payload was changed after it had been signed ({}).",
+        {case: message(payload=encode_payload(fields(**to))) for case, to in changes.items()},
+        flags=("AlteredAfterSigning", "Forgery"),
+    )  # fmt: skip
     leaf = chain(leaf={"key": key("attacker leaf")}).certificate
     raw = message(payload=encode_payload(fields(certificate=leaf)))
     text = "Another valid leaf certificate of the same module is in the payload."
@@ -557,62 +502,24 @@ def debug_mode() -> Iterator[Case]:
         "one-pcr": {0: zero},
         "32-pcrs": dict.fromkeys(range(32), zero),
     }
+    debug = partial(Case, "debug-mode", flags=("DebugMode",), source=source)
     for case, pcrs in zeros.items():
         raw, text = document(pcrs=pcrs), f"PCR0 is zero ({case})."
-        yield Case(
-            "debug-mode",
-            case,
-            f"{text} Nothing is expected.",
-            raw,
-            flags=("DebugMode",),
-            source=source,
-        )
-        yield Case(
-            "debug-mode",
-            f"{case}-expected",
-            f"{text} Another PCR0 is expected.",
-            raw,
-            flags=("DebugMode",),
-            source=source,
-            pcrs={0: PCRS[0]},
-        )
-    raw = document(pcrs=zeros["genuine"])
+        yield debug(case, f"{text} Nothing is expected.", raw)
+        text = f"{text} Another PCR0 is expected."
+        yield debug(f"{case}-expected", text, raw, pcrs={0: PCRS[0]})
     text = "PCR0 to PCR2 are zero. PCR4 is expected, and right."
-    yield Case(
-        "debug-mode",
-        "pcr4-expected",
-        text,
-        raw,
-        flags=("DebugMode",),
-        source=source,
-        pcrs={4: PCRS[4]},
-    )
-    missing = {index: pcr for index, pcr in PCRS.items() if index}
-    flags = ("DebugMode", "MissingPcr")
-    text = "PCR0 is missing, and expected."
-    yield Case(
-        "debug-mode",
-        "no-pcr0",
-        text,
-        document(pcrs=missing),
-        flags=flags,
-        source=source,
-        pcrs={0: PCRS[0]},
-    )
+    yield debug("pcr4-expected", text, document(pcrs=zeros["genuine"]), pcrs={4: PCRS[4]})
+    debug = partial(debug, flags=("DebugMode", "MissingPcr"))
+    raw = document(pcrs={index: pcr for index, pcr in PCRS.items() if index})
+    yield debug("no-pcr0", "PCR0 is missing, and expected.", raw, pcrs={0: PCRS[0]})
     text = "PCR0 is missing. PCR1 is expected, and right."
-    yield Case(
-        "debug-mode",
-        "no-pcr0-pcr1",
-        text,
-        document(pcrs=missing),
-        flags=flags,
-        source=source,
-        pcrs={1: PCRS[1]},
-    )
+    yield debug("no-pcr0-pcr1", text, raw, pcrs={1: PCRS[1]})
 
 
 def measurements() -> Iterator[Case]:
     """Yield the good document with right and wrong expectations."""
+    compare = partial(Case, "measurements")
     good = document()
     right = {
         "pcr0": (0,),
@@ -622,49 +529,36 @@ def measurements() -> Iterator[Case]:
         "pcr0-and-9": (0, 9),
     }
     for case, indices in right.items():
-        text = f"The expected PCRs are the document's ({case})."
-        yield Case(
-            "measurements", f"right-{case}", text, good, "valid", pcrs={i: PCRS[i] for i in indices}
+        text, pcrs = (
+            f"The expected PCRs are the document's ({case}).",
+            {i: PCRS[i] for i in indices},
         )
+        yield compare(f"right-{case}", text, good, "valid", pcrs=pcrs)
     flipped = {i: bytes([pcr[0] ^ 0x80]) + pcr[1:] for i, pcr in PCRS.items()}
     last = {i: pcr[:-1] + bytes([pcr[-1] ^ 1]) for i, pcr in PCRS.items()}
-    wrong: Mapping[str, tuple[Mapping[int, bytes], str]] = {
-        **{f"pcr{i}": ({0: PCRS[0], i: flipped[i]}, "") for i in (0, 1, 2, 3, 4, 8, 15)},
-        "pcr0-last-bit": ({0: last[0]}, ""),
-        "only-pcr8": ({8: flipped[8]}, ""),
-        "swapped": ({0: PCRS[1], 1: PCRS[0]}, ""),
-        "all-but-one": (PCRS | {2: flipped[2]}, ""),
-        "zero-pcr9-expected": ({0: PCRS[0], 9: b"\1" * 48}, ""),
-        "missing-16": ({0: PCRS[0], 16: b"\1" * 48}, "MissingPcr"),
-        "missing-16-zero": ({0: PCRS[0], 16: bytes(48)}, "MissingPcr"),
-        "missing-31": ({0: PCRS[0], 31: bytes(48)}, "MissingPcr"),
-        "only-missing": ({16: b"\1" * 48}, "MissingPcr"),
+    wrong: Mapping[str, Mapping[int, bytes]] = {
+        **{f"pcr{i}": {0: PCRS[0], i: flipped[i]} for i in (0, 1, 2, 3, 4, 8, 15)},
+        "pcr0-last-bit": {0: last[0]},
+        "only-pcr8": {8: flipped[8]},
+        "swapped": {0: PCRS[1], 1: PCRS[0]},
+        "all-but-one": PCRS | {2: flipped[2]},
+        "zero-pcr9-expected": {0: PCRS[0], 9: b"\1" * 48},
+        "missing-16": {0: PCRS[0], 16: b"\1" * 48},
+        "missing-16-zero": {0: PCRS[0], 16: bytes(48)},
+        "missing-31": {0: PCRS[0], 31: bytes(48)},
+        "only-missing": {16: b"\1" * 48},
     }
-    for case, (pcrs, flag) in wrong.items():
+    for case, expected in wrong.items():
         text = f"An expected PCR is not the document's ({case})."
-        yield Case(
-            "measurements", f"wrong-{case}", text, good, flags=(flag,) if flag else (), pcrs=pcrs
-        )
+        flags = ("MissingPcr",) if "missing" in case else ()
+        yield compare(f"wrong-{case}", text, good, flags=flags, pcrs=expected)
     few = document(pcrs={0: PCRS[0]})
+    absent = partial(compare, document=few, flags=("MissingPcr",))
     for case, index in {"pcr1": 1, "pcr2": 2, "pcr4": 4, "pcr8": 8}.items():
         text = f"The document has PCR0 only; {case} is expected too."
-        yield Case(
-            "measurements",
-            f"absent-{case}",
-            text,
-            few,
-            flags=("MissingPcr",),
-            pcrs={0: PCRS[0], index: PCRS[index]},
-        )
+        yield absent(f"absent-{case}", text, pcrs={0: PCRS[0], index: PCRS[index]})
     text = "The document has PCR0 only; a zero PCR8 is expected too."
-    yield Case(
-        "measurements",
-        "absent-zero-pcr8",
-        text,
-        few,
-        flags=("MissingPcr",),
-        pcrs={0: PCRS[0], 8: bytes(48)},
-    )
+    yield absent("absent-zero-pcr8", text, pcrs={0: PCRS[0], 8: bytes(48)})
 
 
 def sandboxes() -> Iterator[Case]:
@@ -676,30 +570,11 @@ def sandboxes() -> Iterator[Case]:
 
 def nonces() -> Iterator[Case]:
     """Yield documents with the request's nonce, with another and with none."""
-    good = document()
-    source = "RFC 9334 section 10.2"
-    yield Case(
-        "nonce", "right", "The document has the nonce.", good, "valid", source=source, nonce=NONCE
-    )
-    yield Case(
-        "nonce",
-        "right-byte",
-        "The nonce has one byte.",
-        document(nonce=b"\0"),
-        "valid",
-        source=source,
-        nonce=b"\0",
-    )
-    longest = b"n" * 512
-    yield Case(
-        "nonce",
-        "right-512",
-        "The nonce has 512 bytes.",
-        document(nonce=longest),
-        "valid",
-        source=source,
-        nonce=longest,
-    )
+    compare = partial(Case, "nonce", source="RFC 9334 section 10.2")
+    yield compare("right", "The document has the nonce.", document(), "valid", nonce=NONCE)
+    for case, size, nonce in (("byte", "one byte", b"\0"), ("512", "512 bytes", b"n" * 512)):
+        raw, text = document(nonce=nonce), f"The nonce has {size}."
+        yield compare(f"right-{case}", text, raw, "valid", nonce=nonce)
     wrong: Mapping[str, bytes] = {
         "other": document(nonce=b"another nonce"),
         "prefix": document(nonce=NONCE[:-1]),
@@ -716,7 +591,7 @@ def nonces() -> Iterator[Case]:
     }
     for case, raw in wrong.items():
         text = f"The document does not have the expected nonce ({case})."
-        yield Case("nonce", f"wrong-{case}", text, raw, source=source, nonce=NONCE)
+        yield compare(f"wrong-{case}", text, raw, nonce=NONCE)
 
 
 def _attacker_root() -> Written:
