@@ -140,7 +140,14 @@ OTHER_RECIPIENT = definite(0x80, bytes(32))
 HASH = ber.HASH
 SHA1 = sequence(ber.SHA1_OID, ber.NULL)
 LABEL = definite(0xA2, sequence(ber.P_SPECIFIED, octets(b"label")))
-OAEP_CORE = definite(0xA0, HASH) + definite(0xA1, sequence(ber.MGF1, HASH))
+
+
+def oaep(digest: bytes = HASH, mask: bytes = HASH, *more: bytes) -> dict[str, bytes]:
+    mask_generation = definite(0xA1, sequence(ber.MGF1, mask))
+    parameters = sequence(definite(0xA0, digest), mask_generation, *more)
+    return {"key_algorithm": sequence(ber.RSAES_OAEP, parameters)}
+
+
 STRUCTURES: dict[str, dict[str, bytes]] = {
     "another content type": {"content_type": ber.DATA},
     "version 0": {"version": b"\x02\x01\x00"},
@@ -149,26 +156,11 @@ STRUCTURES: dict[str, dict[str, bytes]] = {
     "two recipients": {"further_recipients": sequence(b"\x02\x01\x02")},
     "OAEP with SHA-1 defaults": {"key_algorithm": sequence(ber.RSAES_OAEP, sequence())},
     "OAEP without parameters": {"key_algorithm": sequence(ber.RSAES_OAEP)},
-    "OAEP with MGF1 of SHA-1": {
-        "key_algorithm": sequence(
-            ber.RSAES_OAEP,
-            sequence(definite(0xA0, HASH), definite(0xA1, sequence(ber.MGF1, SHA1))),
-        )
-    },
-    "OAEP of SHA-1": {
-        "key_algorithm": sequence(
-            ber.RSAES_OAEP,
-            sequence(definite(0xA0, SHA1), definite(0xA1, sequence(ber.MGF1, HASH))),
-        )
-    },
-    "OAEP with a label": {"key_algorithm": sequence(ber.RSAES_OAEP, sequence(OAEP_CORE, LABEL))},
+    "OAEP with MGF1 of SHA-1": oaep(mask=SHA1),
+    "OAEP of SHA-1": oaep(SHA1),
+    "OAEP with a label": oaep(HASH, HASH, LABEL),
     "PKCS #1 v1.5": {"key_algorithm": sequence(bytes.fromhex("06092a864886f70d010101"), ber.NULL)},
-    "junk in the OAEP parameters": {
-        "key_algorithm": sequence(
-            ber.RSAES_OAEP,
-            sequence(definite(0xA0, HASH, ber.NULL), definite(0xA1, sequence(ber.MGF1, HASH))),
-        )
-    },
+    "junk in the OAEP parameters": oaep(HASH + ber.NULL),
     "another inner type": {"inner_type": ber.ENVELOPED_DATA},
     "AES-128": {"algorithm": sequence(ber.AES_128_CBC, octets(bytes(16)))},
     "no IV": {"algorithm": sequence(ber.AES_256_CBC)},
@@ -407,13 +399,8 @@ def test_hash_parameters_may_be_null_or_absent(
     """RFC 4055 section 2.1: both forms must be accepted."""
     made = parts(SECRET, rsa_key)
     sha256 = HASH[2:].removesuffix(ber.NULL)
-    made.key_algorithm = sequence(
-        ber.RSAES_OAEP,
-        sequence(
-            definite(0xA0, sequence(sha256, outer)),
-            definite(0xA1, sequence(ber.MGF1, sequence(sha256, inner))),
-        ),
-    )
+    parameters = oaep(sequence(sha256, outer), sequence(sha256, inner))
+    made.key_algorithm = parameters["key_algorithm"]
     assert decrypt_enveloped_data(made.message(), rsa_key) == SECRET
 
 

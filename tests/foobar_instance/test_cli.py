@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from foobar_instance.cli import cli, main, run
+from foobar_instance.cli import cli, main
 from foobar_shared import envelope, hpke
 from foobar_shared.errors import NameFormatError
 from tests.foobar_instance.conftest import Run
@@ -352,15 +352,6 @@ def test_other_errors(
     failing(error)
     ran = shell("fail")
     assert (ran.code, ran.error) == (code, text)
-
-
-def test_standard_input_that_is_closed(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert directory == Path.cwd()
-    monkeypatch.setattr(sys, "stdin", None)
-    assert run(["encrypt", "--plaintext", "-", *PINNED]) == 1
-    assert "error: cannot read standard input: it is closed\n" in capsys.readouterr().err
 
 
 def test_main_ends_with_the_exit_code(

@@ -49,13 +49,6 @@ def job(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
         yield Job(sign, enclave, decrypt)
 
 
-def test_decrypt_prints_the_count_alone(shell: Run, job: Job) -> None:
-    ran = shell(*job.decrypt)
-    assert (ran.code, ran.stdout) == (0, "Count 'a': 3\n")
-    assert ran.stderr.splitlines()[-1].startswith("result verified")
-    assert "proof" not in ran.stderr
-
-
 def test_json_says_what_the_result_rests_on(shell: Run, job: Job) -> None:
     facts = json.loads(shell(*job.decrypt, "-q", "--json", "--proof", "result.json").stdout)
     assert (facts["count"], facts["keyArn"]) == (3, KEY_ARN)

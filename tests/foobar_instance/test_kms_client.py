@@ -273,11 +273,8 @@ ARN = "arn:aws:iam::123456789012:role/x"
         ("web_identity_token_file = /no/token\nrole_arn = " + ARN, "/no/token: No such file"),
         ("credential_process = /no/program", "/no/program: No such file"),
         ("credential_process = /bin/echo canary", "JSONDecodeError in its config"),
-        ("credential_process = /bin/false", "custom-process"),
         ("aws_access_key_id = x", "Partial credentials"),
         ("source_profile = nobody\nrole_arn = " + ARN, "nobody"),
-        ("sso_session = nobody\nsso_account_id = 1\nsso_role_name = x", "nobody"),
-        ("login_session = " + ARN, "login|Login|botocore"),
     ],
 )
 @pytest.mark.parametrize("profile", [None, "mine"])
@@ -298,14 +295,6 @@ def test_a_source_of_credentials_that_fails_is_named(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     text = refused(f"(set up|KMS can't be asked): .*({words})")
     assert text.endswith(f"(profile {profile or 'default'})")
-
-
-def test_a_missing_token_file_of_a_container_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/")
-    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/no/token")
-    refused("the AWS SDK can't be set up: /no/token: No such file or directory")
 
 
 def test_a_role_that_may_not_be_assumed_is_no_refusal_of_kms(

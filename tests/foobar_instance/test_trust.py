@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from foobar_instance.attestation import AttestationError, Verifier, packaged_root
-from foobar_instance.errors import FileError, NotVerifiedError, UsageError
+from foobar_instance.errors import NotVerifiedError, UsageError
 from foobar_instance.trust import (
     DEFAULT_MEASUREMENTS,
     MAX_AGE,
@@ -93,12 +93,6 @@ def test_pcrs_that_do_not_measure_the_code_are_not_enough(pcrs: list[str], told:
     assert warning.startswith("the expected PCRs say nothing about the enclave's code")
 
 
-def test_the_default_file_is_said_with_its_name_and_pcr0(told: Told) -> None:
-    write_measurements(DEFAULT_MEASUREMENTS, PCR0=ONE, PCR1=TWO)
-    assert pinned(told, default_file=DEFAULT_MEASUREMENTS) == {0: ONE, 1: TWO}
-    assert told.notes == [f"pinned by ./foobar-enclave.measurements.json: PCR0 {ONE}"]
-
-
 @pytest.mark.parametrize("options", [{"pcr0": TWO}, {"pcrs": [f"0={TWO}"]}])
 def test_the_default_file_is_not_read_where_an_option_pins(
     options: dict[str, object], told: Told
@@ -119,16 +113,6 @@ def test_what_the_environment_pins_is_said(told: Told, directory: Path) -> None:
     assert told.notes == [
         f"pinned by FOOBAR_MEASUREMENTS m.json: PCR0 {ONE}",
         f"pinned by FOOBAR_PCR: PCR1 {TWO}",
-    ]
-
-
-def test_any_enclave_is_trusted_with_a_warning(told: Told) -> None:
-    write_measurements(DEFAULT_MEASUREMENTS, PCR0=ONE)
-    options = TrustOptions(trust_any_enclave=True, default_file=DEFAULT_MEASUREMENTS)
-    trust = make_trust(options, told)
-    assert (trust.measurements, trust.pinned_by) == (None, ())
-    assert told.warnings == [
-        "any enclave is trusted, whatever its code: no measurement is compared"
     ]
 
 
@@ -244,15 +228,6 @@ def test_a_root_that_is_no_certificate(directory: Path, told: Told, sign: Signer
         refused_options(told, words, root_path=path, pcr0=ONE)
 
 
-def test_a_root_file_that_can_not_be_read(directory: Path, told: Told) -> None:
-    path = directory / "root.pem"
-    with pytest.raises(FileError, match=r"cannot read .*root\.pem: No such file"):
-        load_root(path, "aws", told)
-    path.write_bytes(b"\n" * 70000)
-    with pytest.raises(FileError, match="longer than"):
-        load_root(path, "aws", told)
-
-
 def refused(document: bytes, trust: Trust, *, after: timedelta | None = None) -> str:
     """The refusal of a saved document, or of a fresh one where `after` says how old it is."""
     if after is None:
@@ -318,11 +293,6 @@ def test_another_nonce(sign: Signer, nonce: bytes | None) -> None:
 def test_too_old(sign: Signer, after: timedelta) -> None:
     text = refused(sign(nonce=NONCE), sign.trust(), after=after)
     assert "check the clock of this machine" in text
-
-
-@pytest.mark.parametrize("document", [b"", b"hello", b"\xff" * 100, b"\x84" * 10000])
-def test_no_document(sign: Signer, document: bytes) -> None:
-    assert "(rule " in refused(document, sign.trust())
 
 
 def test_a_rule_without_a_hint() -> None:
