@@ -5,7 +5,11 @@ import json
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -127,8 +131,12 @@ def test_malformed_messages(text: str, reason: str) -> None:
 
 @pytest.mark.threat("14")
 def test_only_canonical_p256_keys() -> None:
-    compressed = KEY.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    point = KEY.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    compressed = b"\x30\x39" + PUBLIC[2:23] + b"\x03\x22\x00" + point
+    hybrid = PUBLIC[:-65] + bytes([6 + (PUBLIC[-1] & 1)]) + PUBLIC[-64:]
+    for spelling in (compressed, hybrid):  # of the same key
+        assert load_der_public_key(spelling) == KEY.public_key()
     other_curve = der(ec.generate_private_key(ec.SECP384R1()).public_key())
-    for bad in (other_curve, PUBLIC + b"\0", compressed, b"", PUBLIC[:-64] + bytes(64)):
+    for bad in (compressed, hybrid, other_curve, PUBLIC + b"\0", b"", PUBLIC[:-64] + bytes(64)):
         with pytest.raises(EnvelopeError):
             encrypt(b"x", bad)
