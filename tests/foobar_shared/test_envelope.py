@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from foobar_shared.envelope import (
     MAX_CIPHERTEXT,
+    MAX_PLAINTEXT,
     Message,
     decrypt,
     encode_message,
@@ -68,6 +69,13 @@ def test_each_message_has_a_fresh_key_and_nonce() -> None:
     one, other = (parse_message(encrypt(b"x", PUBLIC)) for _ in range(2))
     assert one.ephemeral_key != other.ephemeral_key
     assert one.nonce != other.nonce
+
+
+def test_longest_plaintext() -> None:
+    message = parse_message(encrypt(bytes(MAX_PLAINTEXT), PUBLIC))
+    assert len(message.ciphertext) == MAX_PLAINTEXT + 16
+    with pytest.raises(EnvelopeError, match=str(MAX_PLAINTEXT)):
+        encrypt(bytes(MAX_PLAINTEXT + 1), PUBLIC)
 
 
 @settings(max_examples=50)
