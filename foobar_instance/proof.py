@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar, Final, TypeAlias
 
 from foobar_instance.attestation import Attestation, AttestationError, has_one_spelling
@@ -45,53 +45,44 @@ AnyMessage: TypeAlias = Message | SealedMessage
 
 
 @dataclass(frozen=True, slots=True)
-class RequestProof:
+class _Encoded:
+    """A proof whose fields, under their names and in their order, are the file."""
+
+    TYPE: ClassVar[str]
+
+    def encode(self) -> bytes:
+        """Return the file: one line of JSON, always the same bytes for the same fields."""
+        return to_json({"type": self.TYPE, **asdict(self)}) + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestProof(_Encoded):
     """What a third person needs to verify the result for one message of format 1.
 
     `key` and `result` are raw attestation documents (COSE_Sign1); `request` is the decrypt request
     line as it was sent, without its line feed.
     """
 
-    TYPE: ClassVar = "foobar/proof/1"
+    TYPE: ClassVar[str] = "foobar/proof/1"
 
     key: bytes
     request: bytes
     result: bytes
 
-    def encode(self) -> bytes:
-        """Return the file: one line of JSON, always the same bytes for the same three things."""
-        fields = {
-            "type": self.TYPE,
-            "key": self.key,
-            "request": self.request,
-            "result": self.result,
-        }
-        return to_json(fields) + b"\n"
-
 
 @dataclass(frozen=True, slots=True)
-class MessagesProof:
+class MessagesProof(_Encoded):
     """What a third person needs to verify the result over messages of format 2.
 
     `key` and `result` are raw attestation documents (COSE_Sign1); `messages` has the
     `message_hash` of each message, in order.
     """
 
-    TYPE: ClassVar = "foobar/proof/2"
+    TYPE: ClassVar[str] = "foobar/proof/2"
 
     key: bytes
     result: bytes
     messages: tuple[bytes, ...]
-
-    def encode(self) -> bytes:
-        """Return the file: one line of JSON, always the same bytes for the same three things."""
-        fields = {
-            "type": self.TYPE,
-            "key": self.key,
-            "result": self.result,
-            "messages": self.messages,
-        }
-        return to_json(fields) + b"\n"
 
 
 Proof: TypeAlias = RequestProof | MessagesProof
