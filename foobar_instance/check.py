@@ -13,9 +13,8 @@ from foobar_instance.decrypt import fetch_recipient
 from foobar_instance.enclave_client import EnclaveClient
 from foobar_instance.errors import InstanceError
 from foobar_instance.kms_client import KmsService
-from foobar_instance.proof import KEY
 from foobar_instance.terminal import visible
-from foobar_instance.trust import Trust, key_claims
+from foobar_instance.trust import Trust
 from foobar_shared.addresses import Address
 
 
@@ -45,8 +44,7 @@ def check(
     KMS in a region.
     """
     try:
-        key = trust.verify_saved(key_document, KEY)
-        claims = key_claims(key, KEY)
+        key, claims = trust.verify_key(key_document)
         service = kms(claims.region)
     except InstanceError as error:
         yield Finding(str(error), error.exit_code)

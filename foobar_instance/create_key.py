@@ -29,7 +29,7 @@ from foobar_instance.files import MAX_DOCUMENT, check_writable, read_file, write
 from foobar_instance.kms_client import KmsService
 from foobar_instance.metadata import InstanceIdentity, read_identity
 from foobar_instance.terminal import Progress, one_line
-from foobar_instance.trust import Trust, key_claims
+from foobar_instance.trust import KEY, Trust, key_claims
 from foobar_shared.addresses import Address, TcpAddress, VsockAddress, listen
 from foobar_shared.claims import KeyClaims
 from foobar_shared.encoding import Fields, parse_json_object
@@ -38,7 +38,6 @@ from foobar_shared.key_policy import check_role_name, is_debug_mode, key_policy,
 from foobar_shared.messages import NONCE_BYTES, CreateKeyRequest
 from proxy.relay import Relay
 
-_WHAT: Final = "the key's attestation"
 _KEY_ID: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 _PERHAPS_A_KEY: Final = (
     "a key may have been made all the same: look in KMS for one whose description begins with "
@@ -88,8 +87,8 @@ def create_key(
     )
     document = _ask(request, places, progress)
     try:
-        attestation = trust.verify_fresh(document, _WHAT, nonce=nonce, now=now())
-        claims = key_claims(attestation, _WHAT)
+        attestation = trust.verify_fresh(document, KEY, nonce=nonce, now=now())
+        claims = key_claims(attestation)
         _check_answers_request(claims, identity, attestation.pcrs.get(0, b""))
         progress.step(f"attestation verified, PCR0 {attestation.pcrs[0].hex()}")
         kept = _name_for_old(places.attestation)

@@ -30,7 +30,6 @@ from foobar_instance.errors import (
 from foobar_instance.files import MAX_DOCUMENT, read_file
 from foobar_instance.kms_client import KmsService
 from foobar_instance.proof import (
-    KEY,
     RESULT,
     AnyMessage,
     MessagesProof,
@@ -42,7 +41,7 @@ from foobar_instance.proof import (
     hashes_of,
 )
 from foobar_instance.terminal import Progress
-from foobar_instance.trust import Trust, key_claims
+from foobar_instance.trust import Trust
 from foobar_instance.workers import in_order
 from foobar_shared.claims import parse_key_claims
 from foobar_shared.envelope import Message
@@ -97,8 +96,7 @@ class Decryptor:
         """
         self._document = key_document
         self._key_path = key_path
-        self._attestation = trust.verify_saved(key_document, KEY)
-        self._key = key_claims(self._attestation, KEY)
+        self._attestation, self._key = trust.verify_key(key_document)
         self._enclaves = enclaves
         self._trust = trust
         self._progress = progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from foobar_instance.trust import Trust, key_claims
+from foobar_instance.trust import Trust
 from foobar_shared import envelope, hpke
 
 MAX_PLAINTEXT: Final = {1: envelope.MAX_PLAINTEXT, 2: hpke.MAX_PLAINTEXT}
@@ -20,8 +20,7 @@ def sealer(document: bytes, trust: Trust, message_format: int = 2) -> Callable[[
     Raises:
         NotVerifiedError: the document, or what it attests, does not verify.
     """
-    attestation = trust.verify_saved(document, "the key's attestation")
-    claims = key_claims(attestation, "the key's attestation")
+    _, claims = trust.verify_key(document)
     if message_format == 1:
         return lambda plaintext: envelope.encrypt(plaintext, claims.public_key)
     return lambda plaintext: hpke.seal(plaintext, claims.public_key, claims.key_arn)

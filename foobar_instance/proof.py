@@ -16,7 +16,7 @@ from typing import ClassVar, Final, TypeAlias
 from foobar_instance.attestation import Attestation, AttestationError, has_one_spelling
 from foobar_instance.errors import NotVerifiedError
 from foobar_instance.terminal import visible
-from foobar_instance.trust import Trust, key_claims, refusal
+from foobar_instance.trust import KEY, Trust, refusal
 from foobar_shared import computation
 from foobar_shared.claims import (
     MAX_MESSAGES,
@@ -34,7 +34,6 @@ from foobar_shared.framing import MAX_LINE
 from foobar_shared.hpke import SealedMessage
 from foobar_shared.messages import DecryptRequest, parse_request
 
-KEY: Final = "the key's attestation"
 RESULT: Final = "the result's attestation"
 
 _MAX_DOCUMENT: Final = 32 * 1024
@@ -129,8 +128,7 @@ def verify_proof(proof: Proof, messages: Sequence[AnyMessage], trust: Trust) -> 
     Raises:
         NotVerifiedError: one of these does not hold; the text says which.
     """
-    key_attestation = trust.verify_saved(proof.key, KEY)
-    key = key_claims(key_attestation, KEY)
+    key_attestation, key = trust.verify_key(proof.key)
     attestation = trust.verify_saved(proof.result, RESULT)
     _check_spelling(proof.key, KEY)
     _check_spelling(proof.result, RESULT)

@@ -32,6 +32,8 @@ from foobar_shared.envelope import load_p256_public_key
 from foobar_shared.errors import EnvelopeError, MessageError, NameFormatError
 from foobar_shared.key_policy import partition_of
 
+KEY: Final = "the key's attestation"
+
 DEFAULT_MEASUREMENTS: Final = Path("foobar-enclave.measurements.json")
 MAX_AGE: Final = timedelta(minutes=5)
 """How old a fresh answer may be."""
@@ -108,6 +110,15 @@ class Trust:
         """
         return self._verify(document, what)
 
+    def verify_key(self, document: bytes) -> tuple[Attestation, KeyClaims]:
+        """Verify a saved key's document, and return its content and the key.
+
+        Raises:
+            NotVerifiedError: a rule is broken, or it attests no key.
+        """
+        attestation = self.verify_saved(document, KEY)
+        return attestation, key_claims(attestation)
+
     def verify_fresh(
         self, document: bytes, what: str, *, nonce: bytes, now: datetime
     ) -> Attestation:
@@ -151,7 +162,7 @@ def refusal(what: str, error: AttestationError, hint: str | None = None) -> NotV
     )
 
 
-def key_claims(attestation: Attestation, what: str) -> KeyClaims:
+def key_claims(attestation: Attestation) -> KeyClaims:
     """Return the key that a verified document attests.
 
     Raises:
@@ -160,7 +171,7 @@ def key_claims(attestation: Attestation, what: str) -> KeyClaims:
     try:
         claims = parse_key_claims(attestation.user_data)
     except MessageError as error:
-        raise NotVerifiedError(f"{what} does not attest a key: {error}; {_FOREIGN_KEY}") from error
+        raise NotVerifiedError(f"{KEY} does not attest a key: {error}; {_FOREIGN_KEY}") from error
     try:
         load_p256_public_key(claims.public_key)
         arn = _KEY_ARN.fullmatch(claims.key_arn)
@@ -168,9 +179,9 @@ def key_claims(attestation: Attestation, what: str) -> KeyClaims:
             raise MessageError("keyArn is not the ARN of a KMS key")
         expected = (partition_of(claims.region), claims.region, claims.key_id)
     except (MessageError, EnvelopeError, NameFormatError) as error:
-        raise NotVerifiedError(f"{what} does not attest a key: {error}") from error
+        raise NotVerifiedError(f"{KEY} does not attest a key: {error}") from error
     if arn.groups() != expected:
-        raise NotVerifiedError(f"{what} does not attest a key: its claims contradict each other")
+        raise NotVerifiedError(f"{KEY} does not attest a key: its claims contradict each other")
     return claims
 
 

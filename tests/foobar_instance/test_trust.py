@@ -303,7 +303,7 @@ def test_a_rule_without_a_hint() -> None:
 def refused_claims(sign: Signer, document: bytes) -> str:
     attestation = sign.trust().verify_saved(document, WHAT)
     with pytest.raises(NotVerifiedError, match=f"^{WHAT} does not attest a key: ") as caught:
-        key_claims(attestation, WHAT)
+        key_claims(attestation)
     return str(caught.value)
 
 

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("key", type=Path, help="the key's attestation")
     parser.add_argument("message", type=Path, help="the ciphertext message")
     options = parser.parse_args(arguments)
-    key = key_claims(parse_attestation(options.key.read_bytes()), "the key's attestation")
+    key = key_claims(parse_attestation(options.key.read_bytes()))
     message = parse_message(options.message.read_text().strip())
     with EnclaveClient(ENCLAVE) as enclave:
         document = enclave.ask(GetAttestationRequest())
