@@ -170,11 +170,12 @@ def _name_for_old(path: Path) -> Path | None:
     if not os.path.lexists(path):
         return None
     try:
-        key = _unverified_key(read_file(path, limit=MAX_DOCUMENT))
+        key = _unverified_key(read_file(path, limit=MAX_DOCUMENT)) or ""
     except FileError:
-        key = None
+        key = ""
+    key_id = key.rpartition("/")[2]
     # The id becomes part of a path, and anybody may have written the old document.
-    key_ids = [key.key_id] if key and _KEY_ID.fullmatch(key.key_id) else []
+    key_ids = [key_id] if _KEY_ID.fullmatch(key_id) else []
     names = itertools.chain(key_ids, map(str, itertools.count(1)))
     kept = (path.with_name(f"{path.stem}.{name}{path.suffix}") for name in names)
     return next(name for name in kept if not os.path.lexists(name))
@@ -186,23 +187,15 @@ def _with_the_keys_name(error: InstanceError, document: bytes) -> InstanceError:
     if key is None:
         return error
     return type(error)(
-        f"{error}; the answer names the key {one_line(key.name)}: if it was made just now, "
+        f"{error}; the answer names the key {one_line(key)}: if it was made just now, "
         "schedule its deletion in KMS"
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """The id of a key, and its ARN or, where there is none, its id again."""
+def _unverified_key(document: bytes) -> str | None:
+    """Return the ARN of the key that a document names, or the id that the original's enclave gives.
 
-    key_id: str
-    name: str
-
-
-def _unverified_key(document: bytes) -> _Key | None:
-    """Return the key that a document names. It may name any key, even one that is in use.
-
-    All that counts is that the key can be found: the original's enclave gives the id alone.
+    The document may name any key, even one that is in use. It is for finding the key, no more.
     """
     try:
         values = parse_json_object(parse_attestation(document).user_data or b"")
@@ -210,7 +203,7 @@ def _unverified_key(document: bytes) -> _Key | None:
     except (AttestationError, MessageError):
         return None
     arn = values.get("keyArn")
-    return _Key(key_id, arn if arn and isinstance(arn, str) else key_id)
+    return arn if arn and isinstance(arn, str) else key_id
 
 
 def _check_answers_request(claims: KeyClaims, identity: InstanceIdentity, pcr0: bytes) -> None:

@@ -177,7 +177,8 @@ OLD_ID = "01234567-89ab-4cde-8f01-23456789abcd"
 def test_the_attestation_of_another_key_is_renamed_and_said(
     job: Job, key_id: str | None, name: str
 ) -> None:
-    old = job.sign.key(key_id=key_id) if key_id else b"not an attestation"
+    arn = KEY_ARN.replace(KEY_ID, str(key_id))
+    old = job.sign.key(key_id=key_id, key_arn=arn) if key_id else b"not an attestation"
     job.saved.write_bytes(old)
     job.saved.chmod(0o600)
     job.run()
