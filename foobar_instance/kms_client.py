@@ -161,11 +161,9 @@ class KmsService:
             if error.operation_name != "DeriveSharedSecret":  # AssumeRole, for the credentials
                 raise KmsRequestError(f"KMS can't be asked: {self._cause(error)}") from error
             raise _refused(error) from error
-        except BotoCoreError as error:
+        except (BotoCoreError, OSError) as error:  # files with credentials are read only now
             hint = _CREDENTIALS_HINT if isinstance(error, NoCredentialsError) else ""
             raise KmsRequestError(f"KMS can't be asked: {self._cause(error)}{hint}") from error
-        except OSError as error:  # a file with credentials, which is read only now
-            raise KmsRequestError(f"KMS can't be asked: {self._cause(error)}") from error
         except Exception as error:  # the SDK's parsers do not bound what they raise
             raise KmsRequestError(
                 f"KMS can't be asked, or its answer can't be read ({type(error).__name__}): see "
