@@ -9,7 +9,7 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -68,10 +68,12 @@ _LEAF_REGION: Final = re.compile(r"\.([a-z0-9-]+)\.aws", re.ASCII)
 class Description:
     """A document's content and size, when it was looked at, and whether it verified.
 
+    `certificates` are the document's, root first and leaf last, None for one that does not parse;
     `error` is None where the document verified under the root that `root` names.
     """
 
     attestation: Attestation
+    certificates: tuple[x509.Certificate | None, ...]
     root: str
     error: AttestationError | None
     size: int
@@ -94,7 +96,7 @@ class Description:
     @property
     def region(self) -> str | None:
         """Return the region in the leaf certificate's name, `<module id>.<region>.aws`."""
-        leaf = _certificates(self.attestation)[-1]
+        leaf = self.certificates[-1]
         name = _common_name(leaf) if leaf else ""
         match = _LEAF_REGION.fullmatch(name.removeprefix(self.attestation.module_id))
         return match[1] if match else None
@@ -122,7 +124,8 @@ def describe(
         verify_attestation(document, root=root, allow_debug=True)
     except AttestationError as error:
         broken = error
-    return Description(attestation, root_name, broken, len(document), now)
+    certificates = tuple(map(_load, (*attestation.cabundle, attestation.certificate)))
+    return Description(attestation, certificates, root_name, broken, len(document), now)
 
 
 def decode_input(data: bytes) -> bytes:
@@ -208,7 +211,7 @@ def as_json(description: Description) -> str:
                 }
                 if certificate
                 else None
-                for certificate in _certificates(attestation)
+                for certificate in description.certificates
             ],
             "publicKey": _hex(attestation.public_key),
             "userData": _hex(attestation.user_data),
@@ -225,7 +228,7 @@ def as_text(description: Description) -> str:
     sections = (
         _head(description),
         _measurements(attestation),
-        _chain(attestation),
+        _chain(description.certificates),
         _fields(attestation),
         _verdict(description),
     )
@@ -262,9 +265,9 @@ def _measurements(attestation: Attestation) -> Iterator[str]:
         yield f"  zero   PCR{_ranges(zeros)}"
 
 
-def _chain(attestation: Attestation) -> Iterator[str]:
+def _chain(certificates: Sequence[x509.Certificate | None]) -> Iterator[str]:
     yield "Certificates, root first\n"
-    for certificate in _certificates(attestation):
+    for certificate in certificates:
         if certificate is None:
             yield "  (one that does not parse)"
             continue
@@ -360,18 +363,14 @@ def _finite(number: str) -> float:
     return value
 
 
-def _certificates(attestation: Attestation) -> list[x509.Certificate | None]:
-    """Return the certificates, root first and leaf last; None for one that does not parse."""
-    certificates: list[x509.Certificate | None] = []
-    for der in (*attestation.cabundle, attestation.certificate):
-        try:
-            certificate = x509.load_der_x509_certificate(der)
-            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc  # the year 0
-        except Exception:  # noqa: BLE001 - the library does not bound what it raises
-            certificates.append(None)
-        else:
-            certificates.append(certificate)
-    return certificates
+def _load(der: bytes) -> x509.Certificate | None:
+    """Return the certificate, or None where it does not parse."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc  # the year 0
+    except Exception:  # noqa: BLE001 - the library does not bound what it raises
+        return None
+    return certificate
 
 
 def _common_name(certificate: x509.Certificate) -> str:
