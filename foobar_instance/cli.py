@@ -43,7 +43,11 @@ if TYPE_CHECKING:
 PROGRAM: Final = "foobar-instance"
 
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
-_CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_CONTEXT: Final = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "show_default": True,
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,17 +60,14 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
 
 
 path_option = functools.partial(option, type=click.Path(path_type=Path))
-default_option = functools.partial(option, show_default=True)
 
 attestation_names: Final = ("--attestation-path", "--attestationPath", "attestation_path")
-root_names: Final = ("--root-path", "--rootPath", "root_path")
 attestation_option = path_option(
     *attestation_names,
     default="attestation.out",
-    show_default=True,
     help="The key's attestation document.",
 )
-enclave_option = default_option(
+enclave_option = option(
     "--enclave",
     "enclaves",
     default=["vsock:16:1000"],
@@ -75,7 +76,13 @@ enclave_option = default_option(
     help="Where the enclave listens: vsock:CID:PORT or unix:PATH. decrypt takes several of one "
     "image, create-key the first.",
 )
-partition_option = default_option(
+root_option = path_option(
+    "--root-path",
+    "--rootPath",
+    "root_path",
+    help="Root certificate (PEM) to trust instead of AWS's packaged one.",
+)
+partition_option = option(
     "--partition",
     type=click.Choice(["aws", "aws-us-gov"]),
     default="aws",
@@ -99,9 +106,7 @@ def trust_options(*, default_file: bool) -> Callable[[F], F]:
     """Return the options that say what a command trusts."""
     default = " [default: ./foobar-enclave.measurements.json, if there]" if default_file else ""
     return options(
-        path_option(
-            *root_names, help="Root certificate (PEM) to trust instead of AWS's packaged one."
-        ),
+        root_option,
         partition_option,
         path_option(
             "--measurements",
@@ -152,15 +157,13 @@ def cli(**_: bool) -> None:
     """
 
 
-@cli.command(
-    "create-key", short_help="Have the enclave create a KMS key that only its image can use."
-)
-@default_option(
+@cli.command("create-key")
+@option(
     "--role", default="aws-nitro-enclave-foobar-iam-role", help="Name of the instance's IAM role."
 )
 @attestation_option
 @enclave_option
-@default_option(
+@option(
     "--proxy-listen",
     default="vsock:3:1001",
     metavar="ADDRESS",
@@ -200,7 +203,7 @@ def create_key_command(
     "--plaintext", required=True, metavar="TEXT|-", help="What to encrypt; - reads stdin."
 )
 @lines_option
-@default_option(
+@option(
     "--format",
     "message_format",
     type=click.Choice(["1", "2"]),
@@ -259,7 +262,7 @@ def encrypt_command(
 @ciphertext_option
 @lines_option
 @option("--together", is_flag=True, help="Print one result over all lines (implies --lines).")
-@default_option(
+@option(
     "--jobs", type=click.IntRange(1, 64), default=8, help="How many messages are asked at a time."
 )
 @path_option("--proof", help="Write a proof of the one result here, for verify.")
@@ -393,12 +396,10 @@ def verify_command(
 
 @cli.command("describe")
 @click.argument("path", type=click.Path(allow_dash=True, path_type=Path))
-@path_option(
-    *root_names, help="Root certificate (PEM) to verify under instead of AWS's packaged one."
-)
+@root_option
 @partition_option
 @verbosity_options
-@option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@json_option
 def describe_command(
     path: Path, root_path: Path | None, partition: Partition, as_json: bool, **common: Any
 ) -> None:
