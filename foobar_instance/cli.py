@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -229,11 +229,10 @@ def encrypt_command(
     limit = MAX_PLAINTEXT[int(message_format)]
     if lines:
         _require_stdin("--plaintext", plaintext)
-        with _until_nobody_reads():
-            seal = sealer(_key_document(attestation_path), trust, int(message_format))
-            for number, line in enumerate(stdin_lines(limit=limit), 1):
-                _check_length(line, limit, f"the plaintext in line {number}")
-                write_stdout(seal(line))
+        seal = sealer(_key_document(attestation_path), trust, int(message_format))
+        for number, line in enumerate(stdin_lines(limit=limit), 1):
+            _check_length(line, limit, f"the plaintext in line {number}")
+            write_stdout(seal(line))
         return
     data = read_stdin("the plaintext", limit=limit) if plaintext == "-" else os.fsencode(plaintext)
     _check_length(data, limit, "the plaintext")
@@ -310,8 +309,7 @@ def decrypt_command(
         )
         if lines and not together:
             decryptor.check_enclaves()
-            with _until_nobody_reads():
-                decrypt_lines(decryptor.decrypt, trust, progress, jobs=jobs, as_json=as_json)
+            decrypt_lines(decryptor.decrypt, trust, progress, jobs=jobs, as_json=as_json)
             return
         verified = (
             decryptor.together(messages, jobs=jobs) if together else decryptor.decrypt(messages[0])
@@ -510,15 +508,6 @@ def _check_length(plaintext: bytes, limit: int, what: str) -> None:
         raise UsageError(f"{what} is longer than {limit} bytes: split it")
 
 
-@contextlib.contextmanager
-def _until_nobody_reads() -> Iterator[None]:
-    """End the command, without a word, where the reader of standard output has gone."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise click.exceptions.Exit(1) from None
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -546,6 +535,8 @@ def run(arguments: Sequence[str]) -> int:
         return _fail("interrupted", _INTERRUPTED)
     except (InstanceError, SharedError) as error:
         return _fail(str(error), error.exit_code if isinstance(error, InstanceError) else 1)
+    except SystemExit as end:  # click's way out where the reader of standard output has gone
+        code = end.code
     except Exception as error:  # noqa: BLE001 - a user gets one line, never a traceback
         return _fail(_unexpected(error), 1)
     # click returns the code of an Exit, and None where a command has just ended.
