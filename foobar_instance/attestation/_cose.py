@@ -85,7 +85,7 @@ def has_one_spelling(document: bytes) -> bool:
     document says the same in any other. A signature with n - s in place of s is not noticed.
 
     Raises:
-        MalformedAttestation: as `decode_message`.
+        MalformedAttestation: the document is no COSE_Sign1 message of the demanded form.
     """
     message = decode_message(document)
     frame = [_ES384_PROTECTED, {}, message.payload, message.signature]

@@ -28,7 +28,9 @@ class Attestation:
         pcrs: the locked PCRs, index to 48 bytes; read-only.
         certificate: DER of the leaf certificate.
         cabundle: DER of the certificates from the root to the leaf's issuer.
-        public_key: up to 4,050 bytes that the enclave chose, or None; also `user_data` and `nonce`.
+        public_key: up to 4,050 bytes that the enclave chose, or None where it gave none.
+        user_data: likewise.
+        nonce: likewise; in the answer to a request, what the request carried.
     """
 
     module_id: str
@@ -59,7 +61,7 @@ class Attestation:
 
 
 def parse_attestation(document: bytes) -> Attestation:
-    """Return what a raw document says, without verifying anything.
+    """Return what a raw document claims, without verifying anything: for display, never for trust.
 
     Raises:
         MalformedAttestation: the document breaks one of the rules on form.

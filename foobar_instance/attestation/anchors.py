@@ -36,7 +36,7 @@ def partition_of(der: bytes) -> Partition | None:
 
 @functools.cache
 def packaged_root(partition: Partition = "aws") -> x509.Certificate:
-    """Return the AWS Nitro Enclaves root certificate of a partition.
+    """Return the AWS Nitro Enclaves root certificate of a partition, for `Verifier`.
 
     Raises:
         RuntimeError: the packaged file is not the certificate that AWS publishes.

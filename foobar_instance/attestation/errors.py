@@ -6,6 +6,8 @@ from __future__ import annotations
 class AttestationError(Exception):
     """A document that must not be trusted; all that a hostile document can provoke.
 
+    Its text says what was found, without control characters that the document chose.
+
     Attributes:
         rule: stable name of the broken rule, such as `cose-algorithm` (see docs/verification.md).
     """
@@ -32,7 +34,7 @@ class InvalidSignature(AttestationError):  # noqa: N818
 
 
 class MeasurementMismatch(AttestationError):  # noqa: N818
-    """Another enclave than the expected one."""
+    """Another enclave than the expected one; the text names every PCR that differs."""
 
 
 class DebugModeAttestation(AttestationError):  # noqa: N818
@@ -40,7 +42,7 @@ class DebugModeAttestation(AttestationError):  # noqa: N818
 
 
 class StaleAttestation(AttestationError):  # noqa: N818
-    """Not the fresh answer that was asked for."""
+    """Not the fresh answer that was asked for: too old, too new, or of another nonce."""
 
 
 class NonceMismatch(StaleAttestation):

@@ -25,7 +25,14 @@ _PCR_NAME: Final = re.compile(r"PCR(0|[1-9][0-9]?)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Expected PCRs: index to 48 bytes. All of them must match, and there is at least one."""
+    """The PCRs that an enclave is expected to have. All of them must match.
+
+    Attributes:
+        pcrs: index to 48 bytes, at least one; kept sorted and read-only.
+
+    Raises:
+        MeasurementsError: no PCR, an index that Nitro has not, or a value that is not 48 bytes.
+    """
 
     pcrs: Mapping[int, bytes]
 
@@ -50,9 +57,9 @@ class Measurements:
 
     @classmethod
     def from_nitro_cli_json(cls, path: str | os.PathLike[str]) -> Measurements:
-        """Read from a file what `nitro-cli` prints.
+        """Return the measurements in a file of the JSON that `nitro-cli` prints.
 
-        Its commands build-enclave, describe-eif and, with one enclave, describe-enclaves.
+        The commands build-enclave, describe-eif and, with one enclave, describe-enclaves print it.
 
         Raises:
             MeasurementsError: the file can't be read, is not such JSON, tells of a failed check, or
@@ -70,7 +77,7 @@ class Measurements:
         return cls(values)
 
     def check(self, attestation: Attestation) -> None:
-        """Compare every expected PCR, in constant time.
+        """Check that a document has every expected PCR; values are compared in constant time.
 
         Raises:
             MeasurementMismatch: names each PCR that differs or that the document lacks; also where

@@ -19,9 +19,9 @@ CLOCK_SKEW: Final = timedelta(minutes=1)
 
 
 class Verifier:
-    """Verify attestation documents under one root. Thread-safe.
+    """Verify many attestation documents under one root. Safe to use from several threads.
 
-    A kept verifier remembers the chains that it has validated: a further document of the same
+    A kept verifier remembers the last chains that it has validated: a further document of the same
     enclave costs one signature.
     """
 
@@ -39,7 +39,7 @@ class Verifier:
         max_age: timedelta | None = None,
         allow_debug: bool = False,
     ) -> Attestation:
-        """Return the content of a document that passes every check, in this order.
+        """Verify a document by every check, in this order, and return its content.
 
         1. Form: COSE structure and payload, within bounds (AWS 3.1, 3.2.1, 3.2.2).
         2. Chain: from the leaf to the trusted root, at the time that counts (AWS 3.2.3, 3.2.4).
@@ -57,8 +57,15 @@ class Verifier:
                 may also have been signed up to `CLOCK_SKEW` after `at`.
             allow_debug: accept a debug-mode enclave, whose PCR0 proves nothing.
 
+        Returns:
+            What the enclave and Nitro say in the document, as they signed it.
+
         Raises:
-            AttestationError: a rule is broken; the subclass and `rule` say which.
+            MalformedAttestation: step 1 failed.
+            UntrustedCertificate: step 2 failed.
+            InvalidSignature: step 3 failed.
+            DebugModeAttestation, MeasurementMismatch: step 4 failed.
+            NonceMismatch, StaleAttestation: step 5 failed.
             ValueError: `max_age` without `at`, or an `at` without time zone.
         """
         if max_age is not None and at is None:
@@ -97,7 +104,21 @@ def verify_attestation(
     max_age: timedelta | None = None,
     allow_debug: bool = False,
 ) -> Attestation:
-    """Return `Verifier(root).verify(document, ...)`: for a single document."""
+    """Verify a single document, and return its content.
+
+    Args:
+        document: raw COSE_Sign1 bytes.
+        root: the root certificate to trust; None is the packaged AWS root of the `aws` partition.
+        at: as for `Verifier.verify`, and so are all others.
+        measurements: the expected PCRs; None accepts every enclave.
+        nonce: what the document must carry; None accepts any.
+        max_age: how old the document may be at the time `at`.
+        allow_debug: accept a debug-mode enclave, whose PCR0 proves nothing.
+
+    Raises:
+        AttestationError: a rule is broken; the subclass and `rule` say which.
+        ValueError: `max_age` without `at`, or an `at` without time zone.
+    """
     return Verifier(root).verify(
         document,
         at=at,
