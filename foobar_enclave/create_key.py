@@ -99,7 +99,7 @@ def _refuse_sandbox(nsm: NsmDevice) -> None:
 
 
 def _check_metadata(request: CreateKeyRequest, metadata: Mapping[str, object]) -> tuple[str, str]:
-    """Return id and ARN of a key that is what was asked for."""
+    """Return id and ARN of a new key; raise KmsError where KMS made another than was asked for."""
     key_id = metadata.get("KeyId")
     if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id):
         raise KmsError(f"KMS's answer to CreateKey has KeyId {one_line(key_id)}")

@@ -95,7 +95,7 @@ class Description:
 
     @property
     def region(self) -> str | None:
-        """Return the region in the leaf certificate's name, `<module id>.<region>.aws`."""
+        """Return the AWS region, from the leaf certificate's name `<module id>.<region>.aws`."""
         leaf = self.certificates[-1]
         name = _common_name(leaf) if leaf else ""
         match = _LEAF_REGION.fullmatch(name.removeprefix(self.attestation.module_id))

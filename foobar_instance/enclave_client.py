@@ -57,7 +57,10 @@ class EnclaveClient:
         return self.ask_line(encode_request(request), name_of(request))
 
     def ask_line(self, line: bytes, name: str) -> bytes:
-        """Do as `ask`, with the request line given."""
+        """Return the answer to a request line that is there already, and raise, as `ask` does.
+
+        `name` is the request's, such as `decrypt`: only an answer to such a one is taken.
+        """
         _log.debug("asking %s in %d bytes", name, len(line))
         longest = MAX_COMPUTE_LINE if name == "compute" else MAX_LINE
         if len(line) >= longest:

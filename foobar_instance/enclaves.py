@@ -46,12 +46,15 @@ class Enclave:
         return self.ask_line(encode_request(request), name_of(request))
 
     def ask_line(self, line: bytes, name: str) -> bytes:
-        """Do as `ask`, with the request line given."""
+        """Return the answer to a request line with the name `name`, and raise, as `ask` does."""
         with self._connection() as client:
             return client.ask_line(line, name)
 
     def recipient(self, fetch: Callable[[], bytes], *, refused: bytes | None = None) -> bytes:
-        """Return a recent recipient document other than `refused`, from `fetch` if need be."""
+        """Return an attestation document of at most a minute, from `fetch` if there is none.
+
+        `refused` is one that KMS no longer takes: it is not returned again.
+        """
         with self._fetching:
             if self._document:
                 since, document = self._document

@@ -34,7 +34,7 @@ def read_file(path: Path, *, limit: int) -> bytes:
 
 
 def read_stdin(what: str = "the input", *, limit: int) -> bytes:
-    """Return standard input to its end, or its first `limit` + 1 bytes.
+    """Return standard input to its end; of more than `limit` bytes, the first `limit` + 1.
 
     In a terminal, tell that `what` is awaited.
 
@@ -51,7 +51,7 @@ def read_stdin(what: str = "the input", *, limit: int) -> bytes:
 def stdin_lines(*, limit: int) -> Iterator[bytes]:
     """Yield each line of standard input without its line feed, in constant memory.
 
-    Of a longer line than `limit` bytes, its first `limit` + 1.
+    A line of more than `limit` bytes is cut to its first `limit` + 1, so that it shows as too long.
 
     Raises:
         FileError: it is closed, or can't be read.

@@ -120,7 +120,7 @@ class Fields:
         return value
 
     def nested(self, name: str) -> Fields:
-        """Return the object in the field."""
+        """Return the JSON object in the field; raise MessageError if it holds none."""
         return Fields(f"{self._prefix}{name}", self._required(name))
 
     def objects(self, name: str, *, maximum: int) -> tuple[Fields, ...]:

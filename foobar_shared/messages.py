@@ -32,7 +32,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class CreateKeyRequest:
-    """Asks for a KMS key locked to the enclave's own PCR0; `nonce` is 32 bytes or None."""
+    """Ask for a KMS key locked to the enclave's own PCR0; `nonce` is 32 bytes or None."""
 
     region: str
     account_id: str
@@ -43,14 +43,14 @@ class CreateKeyRequest:
 
 @dataclass(frozen=True, slots=True)
 class GetAttestationRequest:
-    """Asks for a document with the enclave's RSA public key; `nonce` is 32 bytes or None."""
+    """Ask for a document with the enclave's RSA public key; `nonce` is 32 bytes or None."""
 
     nonce: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DecryptRequest:
-    """Hands over what the enclave needs to decrypt a message of format 1.
+    """Hand over what the enclave needs to decrypt a message of format 1.
 
     `shared_secret` is KMS's `CiphertextForRecipient` (CMS EnvelopedData, BER), `nonce` the 12
     bytes of AES-GCM, `ciphertext` ends in the 16-byte tag, `challenge` is 32 bytes or None.
@@ -73,7 +73,7 @@ class ComputeMessage:
 
 @dataclass(frozen=True, slots=True)
 class ComputeRequest:
-    """Hands over messages of format 2 for one result over all of them; `challenge` is 32 bytes.
+    """Hand over messages of format 2 for one result over all of them; `challenge` is 32 bytes.
 
     `key_arn` and `public_key` (DER SubjectPublicKeyInfo, P-256) are the attested key's. They come
     from the parent and need no trust: a message opens only under the key that it was sealed to.
