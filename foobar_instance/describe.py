@@ -262,10 +262,7 @@ def _measurements(attestation: Attestation) -> Iterator[str]:
         else:
             zeros.append(index)
     if zeros:
-        listed = "PCR" + ", ".join(map(str, zeros))
-        yield from textwrap.wrap(
-            listed, _WIDTH, initial_indent="  zero   ", subsequent_indent=" " * 9
-        )
+        yield f"  zero   PCR{_ranges(zeros)}"
 
 
 def _chain(certificates: Sequence[x509.Certificate | None]) -> Iterator[str]:
@@ -398,6 +395,27 @@ def _time(moment: datetime, precision: str = "seconds") -> str:
 
 
 def _age(description: Description) -> str:
-    """Return an age as `412 days, 3:04:05 ago`."""
-    seconds = description.age // timedelta(seconds=1)
-    return "in the future" if seconds < 0 else f"{timedelta(seconds=seconds)} ago"
+    """Return an age in its two largest units."""
+    age = description.age
+    if age < timedelta():
+        return "in the future"
+    units = {
+        "year": age.days // 365,
+        "day": age.days % 365,
+        "hour": age.seconds // 3600,
+        "minute": age.seconds % 3600 // 60,
+        "second": age.seconds % 60,
+    }
+    parts = [f"{count} {unit}{'s' * (count != 1)}" for unit, count in units.items() if count]
+    return " ".join(parts[:2] or ["0 seconds"]) + " ago"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return `5-7, 9-15` for 5, 6, 7, 9, ..., 15."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in ranges)

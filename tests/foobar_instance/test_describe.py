@@ -57,7 +57,7 @@ def test_what_a_person_reads() -> None:
     for line in (
         f"  module      {MODULE_ID}",
         "  region      us-east-1",
-        "  signed      2026-01-02 03:04:05.000 UTC (1:30:00 ago)",
+        "  signed      2026-01-02 03:04:05.000 UTC (1 hour 30 minutes ago)",
         "  mode        production",
         f"  PCR0   enclave image    {'aa' * 24}",
         "  public key  empty",
@@ -71,7 +71,7 @@ def test_what_a_person_reads() -> None:
 def test_debug_mode_is_said_twice() -> None:
     text = text_of(made(pcrs={index: bytes(48) for index in range(16)}))
     assert "mode        DEBUG" in text
-    assert "zero   PCR0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15" in text
+    assert "zero   PCR0-15" in text
     assert "debug mode proves nothing" in text
 
 
@@ -96,9 +96,9 @@ def test_verdict_names_the_broken_rule() -> None:
 @pytest.mark.parametrize(
     ("age", "words"),
     [
-        (timedelta(), "0:00:00 ago"),
-        (timedelta(seconds=1.9), "0:00:01 ago"),
-        (timedelta(days=800, hours=5), "800 days, 5:00:00 ago"),
+        (timedelta(), "0 seconds ago"),
+        (timedelta(seconds=1), "1 second ago"),
+        (timedelta(days=800, hours=5), "2 years 70 days ago"),
         (timedelta(seconds=-1), "in the future"),
     ],
 )
