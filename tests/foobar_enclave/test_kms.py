@@ -192,7 +192,7 @@ def test_a_request_is_not_begun_after_the_deadline(authority: Authority) -> None
             return super().detach()
 
     def serve() -> None:
-        with authority.server_context(HOST).wrap_socket(far, server_side=True) as stream:
+        with authority.tls.wrap_socket(far, server_side=True) as stream:
             taken.append(stream.recv(1))
 
     server = threading.Thread(target=serve)
