@@ -122,7 +122,8 @@ def check_writable(path: Path) -> None:
 def write_file(path: Path, data: bytes, *, keep_old_as: Path | None = None) -> None:
     """Write a file atomically: a reader sees the old content or the new, never a part.
 
-    A new file gets the mode that the umask allows; a file that is replaced passes on its mode.
+    A new file gets the mode that the umask allows; a file that is replaced passes on its mode. File
+    and name are on the disk when this returns.
 
     Args:
         path: the file.
@@ -144,6 +145,7 @@ def write_file(path: Path, data: bytes, *, keep_old_as: Path | None = None) -> N
         if keep_old_as:
             path.rename(keep_old_as)
         temporary.replace(path)
+        _sync_directory(path.parent)  # the name is in it, not in the file
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror}") from error
     finally:
@@ -158,6 +160,15 @@ def _temporary(directory: Path) -> Path:
 def _remove(temporary: Path) -> None:
     with contextlib.suppress(OSError):  # mostly because it is in its place, or never came to be
         temporary.unlink()
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # some file systems of a network can't
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _take_over(descriptor: int, old: os.stat_result) -> None:

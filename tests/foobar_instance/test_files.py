@@ -111,7 +111,7 @@ def test_a_failing_write_leaves_the_old_content_and_nothing_else(
         assert names(tmp_path) == ["f"]
 
 
-def test_all_is_on_disk_before_it_replaces_the_old_content(
+def test_content_is_on_disk_before_it_replaces_the_old_and_the_name_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "f"
@@ -119,15 +119,16 @@ def test_all_is_on_disk_before_it_replaces_the_old_content(
     synced: list[tuple[Path, bytes, bytes]] = []
 
     def fsync(descriptor: int) -> None:
-        temporary = Path(f"/proc/self/fd/{descriptor}").readlink()
-        synced.append((temporary, temporary.read_bytes(), path.read_bytes()))
+        place = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((place, b"" if place.is_dir() else place.read_bytes(), path.read_bytes()))
 
     monkeypatch.setattr(os, "fsync", fsync)
     write_file(path, b"new")
-    ((temporary, new, old),) = synced
+    (temporary, new, old), directory = synced
     assert (new, old) == (b"new", b"old")
     assert temporary.parent == tmp_path  # a rename is atomic on one file system only
     assert temporary.name.startswith(".foobar-")
+    assert directory == (tmp_path, b"", b"new")
 
 
 def test_where_a_file_can_be_written(tmp_path: Path) -> None:
