@@ -45,7 +45,7 @@ message="attack at dawn"
 echo "\$ CIPHERTEXT=\$(foobar-instance encrypt --plaintext \"$message\")"
 CIPHERTEXT=$(foobar-instance encrypt --plaintext "$message")
 echo
-echo "3. The enclave decrypts it and attests how many letters 'a' it holds, and nothing else."
+echo "3. The enclave decrypts it and attests what it computed, and nothing else."
 echo "\$ foobar-instance decrypt --ciphertext \$CIPHERTEXT --proof result.json"
 foobar-instance decrypt --ciphertext "$CIPHERTEXT" --proof result.json
 echo
