@@ -529,10 +529,8 @@ def measurements() -> Iterator[Case]:
         "pcr0-and-9": (0, 9),
     }
     for case, indices in right.items():
-        text, pcrs = (
-            f"The expected PCRs are the document's ({case}).",
-            {i: PCRS[i] for i in indices},
-        )
+        text = f"The expected PCRs are the document's ({case})."
+        pcrs = {i: PCRS[i] for i in indices}
         yield compare(f"right-{case}", text, good, "valid", pcrs=pcrs)
     flipped = {i: bytes([pcr[0] ^ 0x80]) + pcr[1:] for i, pcr in PCRS.items()}
     last = {i: pcr[:-1] + bytes([pcr[-1] ^ 1]) for i, pcr in PCRS.items()}

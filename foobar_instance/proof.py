@@ -96,6 +96,11 @@ class VerifiedResult:
     attestation: Attestation
     proof: Proof
 
+    @property
+    def names_key(self) -> bool:
+        """Return whether the result names the key's ARN; for a message of format 1 it does not."""
+        return isinstance(self.proof, MessagesProof)
+
 
 def parse_proof(data: bytes) -> Proof:
     """Parse a proof file.
@@ -216,7 +221,6 @@ def hashes_of(messages: Sequence[AnyMessage]) -> tuple[bytes, ...]:
 def as_text(verified: VerifiedResult, trust: Trust) -> str:
     """Return the result, and what it rests on, for people."""
     attestation = verified.attestation
-    unbound = isinstance(verified.proof, RequestProof)
     pinned_by = ", ".join(trust.pinned_by)  # perhaps with a file's name
     return "\n".join(
         (
@@ -224,7 +228,7 @@ def as_text(verified: VerifiedResult, trust: Trust) -> str:
             f"computed:  {attestation.timestamp:%Y-%m-%d %H:%M:%S} UTC",
             f"by PCR0:   {attestation.pcrs[0].hex()}",
             f"key:       {verified.key.key_arn}"
-            + (" (key in the file, not bound to this result)" if unbound else ""),
+            + ("" if verified.names_key else " (key in the file, not bound to this result)"),
             f"root:      {trust.root}",
             f"pinned by: {visible(pinned_by) or 'nothing: any enclave is trusted'}",
             f"mode:      {'DEBUG: it proves nothing' if attestation.is_debug else 'production'}",
@@ -247,7 +251,7 @@ def facts(verified: VerifiedResult, trust: Trust) -> dict[str, object]:
     return {
         **verified.result.fields(),
         "keyArn": verified.key.key_arn,
-        "keyBound": isinstance(proof, MessagesProof),
+        "keyBound": verified.names_key,
         "pcr0": attestation.pcrs[0].hex(),
         "moduleId": attestation.module_id,
         "timestamp": attestation.timestamp.isoformat(timespec="milliseconds"),
