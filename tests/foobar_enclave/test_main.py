@@ -154,7 +154,8 @@ def test_a_console_that_nobody_reads_stops_nothing(
 def test_sigterm_ends_an_enclave_whose_console_nobody_reads(socket_folder: Path) -> None:
     reader, writer = os.pipe()
     fill(writer)
-    with enclave(socket_folder, stderr=writer) as (process, _):
+    with enclave(socket_folder, stderr=writer) as (process, path):
+        assert ask(path, encode_request(REQUEST))  # it serves, so it has its signal handlers
         process.terminate()
         assert process.wait(timeout=20) == 0
     os.close(writer)
