@@ -4,6 +4,7 @@ import pytest
 
 from emulator import Emulator
 from emulator.pytest_plugin import InstanceCli
+from foobar_shared.computation import compute
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,8 @@ def cli(instance_cli: InstanceCli) -> InstanceCli:
 @pytest.fixture
 def keyed(instance_cli_with_key: InstanceCli) -> InstanceCli:
     return instance_cli_with_key
+
+
+def printed(*plaintexts: bytes) -> bytes:
+    """What `decrypt` prints about these messages together."""
+    return f"{compute(plaintexts)}\n".encode()

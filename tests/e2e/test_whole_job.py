@@ -5,12 +5,14 @@ import json
 import pytest
 
 from emulator.pytest_plugin import InstanceCli
+from foobar_shared.computation import compute
+from tests.e2e.conftest import printed
 
 
 def test_the_commands_of_the_readme(cli: InstanceCli) -> None:
     assert cli.done("create-key") == b""
     ciphertext = cli.done("encrypt", "--plaintext=attack at dawn").decode().strip()
-    assert cli.done("decrypt", "--ciphertext", ciphertext) == b"Count 'a': 4\n"
+    assert cli.done("decrypt", "--ciphertext", ciphertext) == printed(b"attack at dawn")
 
 
 def test_the_originals_option_names(keyed: InstanceCli) -> None:
@@ -19,7 +21,7 @@ def test_the_originals_option_names(keyed: InstanceCli) -> None:
     options = ["--attestationPath", str(moved), "--rootPath", root]
     ciphertext = keyed.done("encrypt", *options, "--plaintext", "banana", FOOBAR_ROOT_PATH="")
     answer = keyed.done("decrypt", *options, "--ciphertext", ciphertext.decode().strip())
-    assert answer == b"Count 'a': 3\n"
+    assert answer == printed(b"banana")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ def test_the_originals_option_names(keyed: InstanceCli) -> None:
 def test_a_pipeline_takes_bytes_of_any_content(keyed: InstanceCli, plaintext: bytes) -> None:
     ciphertext = keyed.done("encrypt", "--plaintext", "-", stdin=plaintext)
     answer = keyed.done("decrypt", "--ciphertext", "-", stdin=ciphertext)
-    assert answer == b"Count 'a': %d\n" % plaintext.count(b"a")
+    assert answer == printed(plaintext)
 
 
 def test_check_says_whether_decrypt_would_work(keyed: InstanceCli) -> None:
@@ -46,7 +48,7 @@ def test_check_says_whether_decrypt_would_work(keyed: InstanceCli) -> None:
 def test_json(keyed: InstanceCli) -> None:
     ciphertext = keyed.done("encrypt", "--plaintext", "banana").decode().strip()
     answer = json.loads(keyed.done("decrypt", "--json", "--ciphertext", ciphertext))
-    assert answer["count"] == 3
+    assert answer == answer | compute([b"banana"]).fields()
 
 
 def test_one_byte_too_many_is_refused_with_the_limit(keyed: InstanceCli) -> None:
@@ -59,4 +61,4 @@ def test_one_byte_too_many_is_refused_with_the_limit(keyed: InstanceCli) -> None
 def test_quiet_says_nothing(keyed: InstanceCli) -> None:
     ciphertext = keyed.done("encrypt", "--plaintext", "x").decode().strip()
     result = keyed("decrypt", "-q", "--ciphertext", ciphertext)
-    assert (result.returncode, result.stdout) == (0, b"Count 'a': 0\n")
+    assert (result.returncode, result.stdout) == (0, printed(b"x"))

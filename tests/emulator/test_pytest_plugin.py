@@ -7,13 +7,14 @@ from pathlib import Path
 from emulator import Emulator
 from emulator.pytest_plugin import InstanceCli
 from foobar_instance.attestation import verify_attestation
+from foobar_shared.computation import compute
 
 pytest_plugins = ["emulator.pytest_plugin"]
 
 
 def test_a_sealed_message_is_decrypted(instance_cli_with_key: InstanceCli) -> None:
     message = instance_cli_with_key.seal("attack at dawn")
-    assert instance_cli_with_key.decrypt(message) == "Count 'a': 4"
+    assert instance_cli_with_key.decrypt(message) == str(compute([b"attack at dawn"]))
 
 
 def test_the_attestation_is_a_keys(nitro_emulator: Emulator, key_attestation: bytes) -> None:

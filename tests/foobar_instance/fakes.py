@@ -14,7 +14,7 @@ from foobar_shared.claims import (
     hash_of_messages,
     message_hash,
 )
-from foobar_shared.computation import NAME, Result
+from foobar_shared.computation import NAME
 from foobar_shared.messages import (
     AttestationResponse,
     ComputeRequest,
@@ -25,7 +25,7 @@ from foobar_shared.messages import (
     name_of,
     parse_request,
 )
-from tests.support.documents import CLAIMS, KEY_ARN, NOW, PCR0, PUBLIC_KEY, Signer
+from tests.support.documents import CLAIMS, KEY_ARN, NOW, PCR0, PUBLIC_KEY, RESULT, Signer
 
 MESSAGE = envelope.parse_message(envelope.encrypt(b"banana", PUBLIC_KEY))
 
@@ -45,7 +45,7 @@ def compute_claims(request: ComputeRequest) -> ComputeClaims:
         key_arn=request.key_arn,
         messages_sha256=hash_of_messages(hashes),
         messages=len(hashes),
-        result=Result(3),
+        result=RESULT,
     )
 
 
@@ -61,7 +61,7 @@ class FakeEnclave:
     key_nonce: Callable[[bytes], bytes | None] = lambda nonce: nonce
     result_nonce: Callable[[bytes], bytes | None] = lambda nonce: nonce
     result: Callable[[bytes], bytes | None] = lambda line: ResultClaims(
-        hashlib.sha256(line).digest(), Result(3)
+        hashlib.sha256(line).digest(), RESULT
     ).encode()
     computed: Callable[[ComputeRequest], bytes | None] = lambda request: compute_claims(
         request

@@ -11,13 +11,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from foobar_instance.proof import RequestProof, parse_proof
 from foobar_shared.claims import ResultClaims
-from foobar_shared.computation import Result
 from foobar_shared.encoding import to_base64
 from foobar_shared.envelope import encode_message
 from tests.foobar_instance.conftest import Run
 from tests.foobar_instance.fakes import MESSAGE, FakeEnclave
 from tests.foobar_instance.peers import answering, http_answering
-from tests.support.documents import KEY_ARN, PCR0, Signer
+from tests.support.documents import KEY_ARN, PCR0, RESULT, Signer
 
 TEXT = encode_message(MESSAGE)
 PINNED = ("--root-path", "root.pem", "--pcr0", PCR0.hex())
@@ -51,8 +50,9 @@ def job(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
 
 def test_json_says_what_the_result_rests_on(shell: Run, job: Job) -> None:
     facts = json.loads(shell(*job.decrypt, "-q", "--json", "--proof", "result.json").stdout)
-    assert (facts["count"], facts["keyArn"]) == (3, KEY_ARN)
+    assert facts == facts | RESULT.fields()
     rests_on = {
+        "keyArn": KEY_ARN,
         "root": f"the root with SHA-256 {job.sign.root.fingerprint(SHA256()).hex()}",
         "pinned": {"PCR0": PCR0.hex()},
         "pinnedBy": ["--pcr0"],
@@ -66,7 +66,7 @@ def test_json_says_what_the_result_rests_on(shell: Run, job: Job) -> None:
 def test_a_result_that_does_not_verify_leaves_nothing(
     shell: Run, job: Job, directory: Path
 ) -> None:
-    job.enclave.result = lambda _: ResultClaims(bytes(32), Result(3)).encode()
+    job.enclave.result = lambda _: ResultClaims(bytes(32), RESULT).encode()
     ran = shell(*job.decrypt, "--proof", "result.json")
     assert ran.code == 3
     assert ran.error.startswith("the result's attestation is for another request")
@@ -75,7 +75,7 @@ def test_a_result_that_does_not_verify_leaves_nothing(
 
 def test_a_proof_is_saved_and_verifies(shell: Run, job: Job, directory: Path) -> None:
     ran = shell(*job.decrypt, "--proof", "result.json")
-    assert ran.stdout == "Count 'a': 3\n"
+    assert ran.stdout == f"{RESULT}\n"
     assert ran.stderr.splitlines()[-1] == "proof saved in result.json"
     proof = parse_proof((directory / "result.json").read_bytes())
     assert proof.key == (directory / "attestation.out").read_bytes()
@@ -85,7 +85,7 @@ def test_a_proof_is_saved_and_verifies(shell: Run, job: Job, directory: Path) ->
     ran = shell(*VERIFY, *PINNED)
     assert ran.code == 0
     lines = ran.stdout.splitlines()
-    assert lines[0] == "Count 'a': 3"
+    assert lines[0] == str(RESULT)
     assert lines[5:] == ["pinned by: --pcr0", "mode:      production"]
     assert shell(*VERIFY, *PINNED, "--attestation-path", "attestation.out").stdout == ran.stdout
 

@@ -25,7 +25,6 @@ from foobar_instance.metadata import InstanceIdentity
 from foobar_instance.trust import Trust
 from foobar_shared.addresses import Address, TcpAddress, UnixAddress, VsockAddress, connect, listen
 from foobar_shared.claims import KeyClaims, ResultClaims
-from foobar_shared.computation import Result
 from foobar_shared.key_policy import key_policy, policy_sha256
 from foobar_shared.messages import (
     AttestationResponse,
@@ -47,6 +46,7 @@ from tests.support.documents import (
     OTHER_PCR0,
     PCR0,
     REGION,
+    RESULT,
     ROLE,
     Signer,
 )
@@ -210,7 +210,7 @@ def test_no_kept_attestation_is_replaced(job: Job) -> None:
         ({"pcr0": DEBUG_PCR0}, "verify: .*debug"),
         ({"user_data": b""}, "attest a key"),
         ({"user_data": b"{}"}, "attest a key"),
-        ({"user_data": ResultClaims(bytes(32), Result(1)).encode()}, "attest a key"),
+        ({"user_data": ResultClaims(bytes(32), RESULT).encode()}, "attest a key"),
         ({"claims": replace(CLAIMS, key_id="another")}, "attest a key: .*contradict each other"),
     ],
 )

@@ -23,7 +23,6 @@ from foobar_instance.errors import (
 )
 from foobar_instance.proof import AnyMessage, MessagesProof, RequestProof, VerifiedResult
 from foobar_instance.trust import Trust
-from foobar_shared import computation
 from foobar_shared.addresses import Address
 from foobar_shared.claims import ResultClaims, message_hash
 from foobar_shared.messages import (
@@ -45,6 +44,7 @@ from tests.support.documents import (
     NOW,
     OTHER_PCR0,
     REGION,
+    RESULT,
     Signer,
 )
 
@@ -108,7 +108,7 @@ def kinds(enclave: FakeEnclave) -> list[str]:
 
 def test_the_whole_conversation(job: Job) -> None:
     result = job.run()
-    assert (str(result.result), result.key) == ("Count 'a': 3", CLAIMS)
+    assert (result.result, result.key) == (RESULT, CLAIMS)
     assert isinstance(result.proof, RequestProof)
     assert result.proof.request == job.enclave.lines[1]
     request = parse_request(result.proof.request)
@@ -190,7 +190,7 @@ def test_an_enclave_that_is_trusted_but_is_not_the_keys(job: Job) -> None:
         (
             {
                 "result": lambda line: ResultClaims(
-                    hashlib.sha256(line + b" ").digest(), computation.Result(3)
+                    hashlib.sha256(line + b" ").digest(), RESULT
                 ).encode()
             },
             "is for another request than the one that was sent",
@@ -208,7 +208,7 @@ def test_a_result_that_does_not_verify(job: Job, changes: dict[str, object], wor
 
 def test_a_document_too_old_for_kms_is_asked_for_once_more(job: Job) -> None:
     job.kms.errors = [KmsStaleAttestationError("too old")]
-    assert str(job.run().result) == "Count 'a': 3"
+    assert job.run().result == RESULT
     first, second = job.kms.asked
     assert first["attestation"] != second["attestation"]
     assert kinds(job.enclave) == ["GetAttestationRequest"] * 2 + ["DecryptRequest"]
@@ -247,7 +247,7 @@ def test_the_conversation_about_a_message_of_format_2(job: Job) -> None:
     message = sealed()
     job.message = message
     verified = job.run()
-    assert str(verified.result) == "Count 'a': 3"
+    assert verified.result == RESULT
     assert kinds(job.enclave) == ["GetAttestationRequest", "ComputeRequest"]
     request = job.enclave.requests[1]
     assert request == ComputeRequest(
@@ -286,7 +286,7 @@ def test_a_result_for_something_else(job: Job, changes: dict[str, object], words
 
 def test_a_computed_result_of_another_type_or_challenge(job: Job) -> None:
     job.message = sealed()
-    job.enclave.computed = lambda _: ResultClaims(bytes(32), computation.Result(3)).encode()
+    job.enclave.computed = lambda _: ResultClaims(bytes(32), RESULT).encode()
     job.refused("holds no result", asked=1)
     job.enclave.result_nonce = lambda _: bytes(32)
     job.refused("does not verify: .*nonce", asked=2)

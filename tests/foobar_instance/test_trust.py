@@ -24,7 +24,6 @@ from foobar_instance.trust import (
     refusal,
 )
 from foobar_shared.claims import ResultClaims
-from foobar_shared.computation import Result
 from tests.foobar_instance.conftest import Told
 from tests.support.documents import (
     ACCOUNT,
@@ -34,6 +33,7 @@ from tests.support.documents import (
     NOW,
     OTHER_PCR0,
     PCR0,
+    RESULT,
     Signer,
 )
 
@@ -309,7 +309,7 @@ def refused_claims(sign: Signer, document: bytes) -> str:
 
 @pytest.mark.parametrize(
     "user_data",
-    [None, b"", b"{}", b"hello", b"[" * 1000, ResultClaims(bytes(32), Result(4)).encode()],
+    [None, b"", b"{}", b"hello", b"[" * 1000, ResultClaims(bytes(32), RESULT).encode()],
 )
 def test_claims_of_another_type(sign: Signer, user_data: bytes | None) -> None:
     text = refused_claims(sign, sign(user_data))

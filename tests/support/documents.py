@@ -12,6 +12,7 @@ from emulator.pki import NitroChain, NitroPki
 from foobar_instance.attestation import Measurements, Verifier
 from foobar_instance.trust import Trust
 from foobar_shared.claims import KeyClaims
+from foobar_shared.computation import compute
 from foobar_shared.key_policy import key_policy, policy_sha256
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -28,6 +29,7 @@ PRIVATE_KEY = ec.derive_private_key(0x1234567, ec.SECP256R1())
 PUBLIC_KEY = PRIVATE_KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 POLICY = key_policy(region=REGION, account_id=ACCOUNT, role=ROLE, pcr0=PCR0)
 CLAIMS = KeyClaims(KEY_ID, KEY_ARN, PUBLIC_KEY, REGION, policy_sha256(POLICY))
+RESULT = compute([b"banana"])
 
 
 @dataclass(frozen=True)
