@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foobar_shared.claims import ResultClaims
 from foobar_shared.computation import NAME, SUMMARY, Result, compute
 from foobar_shared.encoding import parse_json_object, to_json
 from foobar_shared.errors import MessageError
@@ -44,6 +45,8 @@ def test_attested_without_loss(plaintexts: list[bytes]) -> None:
 
 def test_the_original_s_field() -> None:
     assert Result(4).fields() == {"count": 4}
+    attested = ResultClaims(bytes(32), Result(4)).encode()
+    assert attested.endswith(b'"count":4,"type":"foobar/decrypt/1"}')
 
 
 @pytest.mark.parametrize(
